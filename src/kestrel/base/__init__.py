@@ -1,0 +1,1 @@
+"""Floor 0: vocabulary and small tools; knows no container concept."""

@@ -1,0 +1,69 @@
+"""The one SQLite file: opened once, migrated by named steps, written in short transactions.
+
+WAL lets readers go on beside the writer (https://www.sqlite.org/wal.html). `synchronous=FULL` makes a commit
+durable: what was acknowledged survives a power cut, not only kill -9. Tables that may lose their last moments
+(events) say so and live in memory.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Database:
+    """One connection shared by the daemon's threads, with a lock around each transaction.
+
+    Packages own their tables: each passes its migrations, an ordered mapping of name to SQL script, to `migrate`.
+    """
+
+    def __init__(self, path: "str | Path") -> None:
+        self.path = str(path)
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        self._connection.row_factory = sqlite3.Row
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._connection.execute("CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def migrate(self, steps: Mapping[str, str]) -> None:
+        """Run the scripts that have not run yet, in order, each in a transaction of its own."""
+        done = {row["name"] for row in self.query("SELECT name FROM migration")}
+        for name, script in steps.items():
+            if name not in done:
+                with self.transaction() as connection:
+                    for statement in script.split(";\n"):
+                        if statement.strip():
+                            connection.execute(statement)
+                    connection.execute("INSERT INTO migration VALUES (?)", (name,))
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside happens or nothing does; nests into the outer transaction of the same thread."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def query(self, sql: str, parameters: "tuple[object, ...] | Mapping[str, object]" = ()) -> list[sqlite3.Row]:
+        """Return all rows of a read."""
+        with self._lock:
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def execute(self, sql: str, parameters: "tuple[object, ...] | Mapping[str, object]" = ()) -> int:
+        """Run one write in its own transaction; returns the number of rows it touched."""
+        with self.transaction() as connection:
+            return connection.execute(sql, parameters).rowcount
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file and close it."""
+        with self._lock:
+            self._connection.close()

@@ -1,0 +1,205 @@
+"""What containers and sandboxes are: values, not wire types.
+
+A *sandbox* is what one shim serves: namespaces that containers share (network, IPC, UTS) and one place in the
+network. A *container* is an image's files, a process and its limits, in a sandbox. `docker run` makes a sandbox of
+its own for its container; a Pod is a sandbox with several.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortMapping:
+    """One published port. `host_port` 0 lets the host choose; an empty `host_ip` means every address."""
+
+    container_port: int
+    host_port: int = 0
+    host_ip: str = ""
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DnsConfig:
+    """What /etc/resolv.conf says. Empty servers mean the platform's own resolver."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxConfig:
+    """What a sandbox should be.
+
+    `network` is `bridge`, `host` or `none`. `names` are the names by which others on the bridge may resolve it.
+    `labels` and `annotations` are the caller's, stored and handed back. `hosts` are extra (address, names) lines of
+    /etc/hosts.
+    """
+
+    name: str
+    hostname: str = ""
+    network: str = "bridge"
+    ports: tuple[PortMapping, ...] = ()
+    dns: DnsConfig = field(default_factory=DnsConfig)
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    names: tuple[str, ...] = ()
+    share_pid: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    cgroup_parent: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+class SandboxState(StrEnum):
+    """A sandbox is ready while its shim lives."""
+
+    READY = "ready"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A sandbox as it is: `address` is its IPv4 address on the bridge, empty without one."""
+
+    id: str
+    config: SandboxConfig
+    state: SandboxState
+    created: datetime
+    address: str = ""
+    ports: tuple[PortMapping, ...] = ()
+    shim_pid: int = 0
+    reason: str = ""
+    """Why it is stopped, when it was not asked to: `shim was killed`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A file or directory of the host, a volume, or memory, at a path of the container.
+
+    `kind` is `bind` (source: host path), `volume` (source: volume name) or `tmpfs` (`size` in bytes, 0 no limit).
+    """
+
+    target: str
+    source: str = ""
+    kind: str = "bind"
+    read_only: bool = False
+    propagation: str = "rprivate"
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Limits; 0 or None means none. CPU is in thousandths of a core, memory in bytes."""
+
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_millis: int = 0
+    cpu_shares: int = 0
+    cpuset: str = ""
+    pids: int = 0
+    oom_score_adj: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """What the process may do beyond or below the default.
+
+    `seccomp` is `default`, `unconfined` or a path to a profile. `user` is docker's form (`name`, `uid`, `uid:gid`);
+    empty means the image's.
+    """
+
+    privileged: bool = False
+    user: str = ""
+    groups: tuple[int, ...] = ()
+    add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    read_only_root: bool = False
+    seccomp: str = "default"
+    unmask_proc: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerConfig:
+    """What a container should be.
+
+    `image` is a reference or digest that the image store resolves. `command` replaces the image's ENTRYPOINT and
+    `args` its CMD when not None (Kubernetes' words; docker's `--entrypoint` and arguments). `sandbox` is the id of
+    an existing sandbox, or None to make one from `network` and `ports`. `log_path` is where the shim writes the log
+    in CRI format; empty means the engine's own place. `auto_remove` is `run --rm`. `init` puts a small reaper at PID 1.
+    """
+
+    name: str
+    image: str
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    tty: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+    mounts: tuple[Mount, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    security: Security = field(default_factory=Security)
+    devices: tuple[tuple[str, str, str], ...] = ()
+    sandbox: str | None = None
+    sandbox_config: SandboxConfig | None = None
+    stop_signal: str = ""
+    stop_timeout: float = 10.0
+    auto_remove: bool = False
+    log_path: str = ""
+    log_max_size: int = 10 * 1024 * 1024
+    log_max_files: int = 5
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+class ContainerState(StrEnum):
+    """Docker's words; CRI's are CREATED, RUNNING, EXITED."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container as it is. `exit_code` is 128 + signal when a signal ended it; None until it has ended.
+
+    `reason` is `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun` or `ShimKilled`; `message` is for people.
+    """
+
+    id: str
+    config: ContainerConfig
+    sandbox: str
+    image_id: str
+    image_digest: str
+    state: ContainerState
+    created: datetime
+    started: datetime | None = None
+    finished: datetime | None = None
+    pid: int = 0
+    exit_code: int | None = None
+    oom_killed: bool = False
+    reason: str = ""
+    message: str = ""
+    log_path: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerEvent:
+    """One thing that happened, as `docker events` and the kubelet want to hear of it.
+
+    `action` is create, start, exit, oom, remove, sandbox-start or sandbox-stop.
+    """
+
+    action: str
+    sandbox: str
+    container: str = ""
+    moment: datetime
+    exit_code: int | None = None

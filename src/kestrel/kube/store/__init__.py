@@ -1,0 +1,1 @@
+"""Objects by key, resourceVersion and watch: what etcd is to others."""

@@ -19,8 +19,9 @@ table. A message is a sentence fragment: lower case, no final period, the thing 
     └── Internal             a bug of ours
 """
 
-from collections.abc import Iterable
-from typing import ClassVar
+TYPE_CHECKING = False  # typing and collections.abc cost the command line 4 ms; only checkers need them here
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class KestrelError(Exception):
@@ -29,7 +30,7 @@ class KestrelError(Exception):
     `context` holds the named things the message speaks of, so that a door can put them into its own fields.
     """
 
-    kind: ClassVar[str] = "internal"
+    kind = "internal"
 
     def __init__(self, message: str, *, hint: str | None = None, **context: object) -> None:
         super().__init__(message)
@@ -140,7 +141,7 @@ KINDS: dict[str, type[KestrelError]] = {
 """Every kind by its wire word: what one Kestrel process says to another."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: "Iterable[str]") -> str | None:
     """Return the known word most like `word`, or None when none is close enough to suggest."""
     import difflib  # only an error path pays for it
 

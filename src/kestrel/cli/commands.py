@@ -1,0 +1,97 @@
+"""Every command as a row: what it is called, what it takes, and which function words the request."""
+
+from kestrel.cli.options import Command, Option
+
+JSON = Option("--json", "print the answer as JSON")
+QUIET = Option("-q --quiet", "print identities only")
+PROCESS = (
+    Option("-i --interactive", "keep stdin open"),
+    Option("-t --tty", "give the process a terminal"),
+    Option("-d --detach", "do not wait for it"),
+    Option("-e --env", "set NAME=VALUE, or hand on NAME from here", kind="list", metavar="NAME[=VALUE]"),
+    Option("-u --user", "user the process runs as", kind="value", metavar="USER[:GROUP]"),
+    Option("-w --workdir", "directory the process starts in", kind="value", metavar="DIR"),
+    Option("--privileged", "give every right the host's root has"),
+)
+RUN = (
+    *PROCESS,
+    Option("--rm", "remove the container when it ends"),
+    Option("--name", "name of the container", kind="value", metavar="NAME"),
+    Option("--pull", "always, missing or never", kind="value", metavar="POLICY", default="missing"),
+    Option("-p --publish", "publish a port of the container", kind="list", metavar="[IP:][HOST:]PORT[/PROTO]"),
+    Option("-v --volume", "mount a host path or a volume", kind="list", metavar="SOURCE:TARGET[:ro]"),
+    Option("--tmpfs", "mount memory at a path", kind="list", metavar="PATH"),
+    Option("--network", "bridge, host or none", kind="value", metavar="NETWORK", default="bridge"),
+    Option("--hostname", "name the container has for itself", kind="value", metavar="NAME"),
+    Option("--entrypoint", "replace the image's ENTRYPOINT", kind="value", metavar="COMMAND"),
+    Option("-m --memory", "limit of memory", kind="value", metavar="SIZE"),
+    Option("--cpus", "limit of processors", kind="number", metavar="N"),
+    Option("--pids-limit", "limit of processes", kind="number", metavar="N"),
+    Option("--cap-add", "add a capability", kind="list", metavar="CAP"),
+    Option("--cap-drop", "drop a capability", kind="list", metavar="CAP"),
+    Option("--security-opt", "no-new-privileges, seccomp=unconfined or seccomp=FILE", kind="list", metavar="OPT"),
+    Option("--read-only", "make the root filesystem read-only"),
+    Option("--stop-signal", "signal that asks it to end", kind="value", metavar="SIGNAL"),
+    Option("-l --label", "label of the container", kind="list", metavar="KEY=VALUE"),
+)
+
+PLATFORM, CONTAINERS, IMAGES = "platform", "containers", "images"
+
+COMMANDS = (
+    Command("demo", "build, push and run the example, and say what happened", "demo:demo", group=PLATFORM,
+            words="[DIRECTORY]", options=(
+                Option("--base", "base image to use", kind="value", metavar="IMAGE"), JSON)),
+    Command("up", "start the platform", "platform:up", group=PLATFORM, options=(JSON,)),
+    Command("down", "stop the platform; with --all containers, network and mounts too", "platform:down",
+            group=PLATFORM, options=(Option("--all", "leave no process, mount, cgroup, link or firewall rule"),)),
+    Command("status", "say what runs, where, and what this machine withholds", "platform:status", group=PLATFORM,
+            options=(JSON,)),
+    Command("df", "say what takes how much room", "platform:df", group=PLATFORM, options=(JSON,)),
+    Command("run", "run a command in a new container", "run:run", group=CONTAINERS, words="IMAGE [COMMAND...]",
+            options=RUN, rest=True),
+    Command("ps", "list containers", "show:ps", group=CONTAINERS, options=(
+        Option("-a --all", "ended ones too"), QUIET, JSON)),
+    Command("logs", "print what a container wrote", "show:logs", group=CONTAINERS, words="CONTAINER", options=(
+        Option("-f --follow", "go on as it writes"),
+        Option("-n --tail", "only the last N lines", kind="value", metavar="N", default="all"),
+        Option("--since", "only since a time or for a duration", kind="value", metavar="TIME"),
+        Option("-t --timestamps", "show when each line was written"))),
+    Command("exec", "run a command in a running container", "run:exec_", group=CONTAINERS,
+            words="CONTAINER COMMAND...", options=PROCESS, rest=True),
+    Command("start", "start a container that was created or has ended", "run:start", group=CONTAINERS,
+            words="CONTAINER..."),
+    Command("stop", "ask containers to end, then make them", "run:stop", group=CONTAINERS, words="CONTAINER...",
+            options=(Option("-t --time", "seconds to wait before SIGKILL", kind="number", metavar="N"),)),
+    Command("kill", "send a signal to containers", "run:kill", group=CONTAINERS, words="CONTAINER...",
+            options=(Option("-s --signal", "the signal", kind="value", metavar="SIGNAL", default="KILL"),)),
+    Command("wait", "wait until containers end and print their exit codes", "run:wait", group=CONTAINERS,
+            words="CONTAINER..."),
+    Command("rm", "remove containers", "run:rm", group=CONTAINERS, words="CONTAINER...", options=(
+        Option("-f --force", "end them first"),)),
+    Command("inspect", "show all that is known of a container or an image", "show:inspect", words="NAME...",
+            group=CONTAINERS),
+    Command("build", "build an image from a Dockerfile", "build:build", group=IMAGES, words="CONTEXT", options=(
+        Option("-t --tag", "name of the image", kind="list", metavar="NAME"),
+        Option("-f --file", "the Dockerfile", kind="value", metavar="FILE"),
+        Option("--build-arg", "value of an ARG", kind="list", metavar="NAME[=VALUE]"),
+        Option("--target", "stage to build", kind="value", metavar="STAGE"),
+        Option("--no-cache", "run every step anew"),
+        Option("--pull", "look for a newer base image"),
+        Option("--secret", "id=NAME,src=FILE for RUN --mount=type=secret", kind="list", metavar="SPEC"),
+        Option("--network", "network of RUN steps: bridge, host or none", kind="value", metavar="NETWORK"),
+        Option("-q --quiet", "print the image's identity only"), JSON)),
+    Command("images", "list images", "images:images", group=IMAGES, words="[NAME]", options=(QUIET, JSON)),
+    Command("image", "`image bootstrap`: make a base image out of Debian packages", "images:image", group=IMAGES,
+            words="bootstrap [NAME]", options=(
+                Option("--include", "packages to add, separated by commas", kind="list", metavar="PACKAGES"),
+                Option("--variant", "minimal or python", kind="value", metavar="VARIANT"), JSON)),
+    Command("pull", "fetch an image from a registry", "images:pull", group=IMAGES, words="NAME", options=(QUIET, JSON)),
+    Command("push", "send an image to a registry", "images:push", group=IMAGES, words="NAME", options=(QUIET, JSON)),
+    Command("tag", "give an image another name", "images:tag", group=IMAGES, words="SOURCE TARGET"),
+    Command("rmi", "remove images", "images:rmi", group=IMAGES, words="NAME...", options=(
+        Option("-f --force", "even if containers made from it exist"),)),
+    Command("prune", "remove what nothing uses: ended containers, unnamed images, cache", "images:prune", group=IMAGES,
+            options=(Option("-a --all", "named images that no container uses too"), JSON)),
+    Command("version", "print the version", "platform:version", group=PLATFORM, options=(JSON,)),
+)  # fmt: skip
+"""In the order in which `kestrel --help` shows them."""

@@ -1,0 +1,50 @@
+"""Starting the daemon from a command: a new session of its own, a log file, and a pipe on which it says it is ready."""
+
+import os
+import sys
+
+from kestrel.base.errors import Unavailable
+
+LOG_TAIL = 4000  # bytes of the log that are read to find why a start failed
+
+
+def start_daemon() -> None:
+    """Start the daemon and return when it serves. Raises Unavailable with its last words when it does not."""
+    from kestrel.cli.remote import run_directory
+
+    run = run_directory()
+    os.makedirs(run, mode=0o700, exist_ok=True)
+    log_path = os.path.join(run, "daemon.log")
+    ready, notify = os.pipe()
+    os.set_inheritable(notify, True)
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    start = os.fstat(log).st_size
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    flags = ["-I"] + (["-S"] if sys.flags.no_site else [])
+    program = f"import sys; sys.path[:] = {sys.path!r}; from kestrel.app.daemon import main; main()"
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, *flags, "-c", program, "--ready-fd", str(notify)],
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ],
+        setsid=True,
+    )
+    os.close(notify)
+    os.close(null)
+    os.close(log)
+    with open(ready, "rb") as pipe:
+        answer = pipe.read()
+    if answer != b"ready\n":
+        os.waitpid(pid, 0)
+        raise Unavailable("the daemon did not start", hint=_last_words(log_path, start))
+
+
+def _last_words(log_path: str, start: int) -> str:
+    with open(log_path, "rb") as log:
+        log.seek(start)
+        said = log.read()[-LOG_TAIL:].decode(errors="replace").strip()
+    return f"it said: {said.splitlines()[-1]}" if said else f"its log {log_path} is empty"

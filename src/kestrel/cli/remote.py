@@ -1,0 +1,150 @@
+"""The client of our own socket: one HTTP request a command, answered in JSON lines or taken over as a stream.
+
+Written on a bare socket because `http.client` alone would cost as much as the whole command (50 ms). Requests are
+HTTP/1.0, so an answer is simply everything up to the end of the connection; a stream is an HTTP/1.1 upgrade.
+
+Answer lines: `{"event": ...}` while work goes on, then one `{"result": ...}` or `{"error": ...}`.
+"""
+
+import json
+import os
+import socket
+
+from kestrel.base.errors import KINDS, Internal, KestrelError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    OnEvent = Callable[[dict[str, Any]], None]
+
+STDIN, STDOUT, STDERR, CONTROL = range(4)
+"""Channels of a stream, each frame `[channel, 0, 0, 0, length (4 bytes, big-endian)]` as docker's stdcopy."""
+
+
+def run_directory() -> str:
+    """Return where the daemon's socket and run-time state are: $KESTREL_RUN, or the system's place."""
+    return os.environ.get("KESTREL_RUN", "/run/kestrel")
+
+
+def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | None" = None) -> "Any":
+    """Ask the daemon (started if none runs) to do `verb`; return its result.
+
+    Raises the KestrelError that the daemon raised, or Unavailable when it went away in the middle.
+    """
+    with connect() as connection:
+        _send(connection, verb, body or {}, version="1.0", headers="")
+        reader = connection.makefile("rb")
+        _read_head(reader)
+        for line in reader:
+            message = json.loads(line)
+            if "event" in message:
+                if on_event is not None:
+                    on_event(message["event"])
+            elif "error" in message:
+                raise to_error(message["error"])
+            else:
+                return message["result"]
+    raise Unavailable("the daemon went away before it answered", hint="see `kestrel status` and the daemon's log")
+
+
+class Stream:
+    """A taken-over connection: frames both ways."""
+
+    def __init__(self, verb: str, body: "dict[str, Any]") -> None:
+        self.socket = connect()
+        _send(self.socket, verb, body, version="1.1", headers="Connection: Upgrade\r\nUpgrade: kestrel\r\n")
+        self._reader = self.socket.makefile("rb", buffering=65536)
+        status = _read_head(self._reader)
+        if status != 101:
+            message = json.loads(self._reader.readline())
+            raise to_error(message["error"])
+
+    def send(self, channel: int, data: bytes) -> None:
+        """Send one frame; an empty one on STDIN says there will be no more."""
+        self.socket.sendall(bytes((channel, 0, 0, 0)) + len(data).to_bytes(4, "big") + data)
+
+    def control(self, message: "dict[str, Any]") -> None:
+        """Send a control message: `{"resize": [rows, columns]}` or `{"signal": "TERM"}`."""
+        self.send(CONTROL, json.dumps(message).encode())
+
+    def receive(self) -> "tuple[int, bytes]":
+        """Return the next frame. Raises Unavailable when the daemon has gone."""
+        head = self._reader.read(8)
+        if len(head) < 8:
+            raise Unavailable(
+                "the connection to the daemon was lost; the container goes on",
+                hint="see `kestrel ps` and `kestrel logs`",
+            )
+        return head[0], self._reader.read(int.from_bytes(head[4:], "big"))
+
+    def buffered(self) -> bool:
+        """Say whether a frame may already wait in memory, where select(2) cannot see it."""
+        return bool(self._reader.peek(0)) if hasattr(self._reader, "peek") else False
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._reader.close()
+        self.socket.close()
+
+
+def connect() -> socket.socket:
+    """Return a connection to the daemon, which is started first when none listens."""
+    path = os.path.join(run_directory(), "kestrel.sock")
+    connection = _try_connect(path)
+    if connection is None:
+        from kestrel.cli.launch import start_daemon
+
+        start_daemon()
+        connection = _try_connect(path)
+    if connection is None:
+        raise Unavailable("the daemon started but does not answer", hint="see its log: `kestrel status`")
+    return connection
+
+
+def running() -> bool:
+    """Say whether a daemon listens now."""
+    connection = _try_connect(os.path.join(run_directory(), "kestrel.sock"))
+    if connection is not None:
+        connection.close()
+    return connection is not None
+
+
+def to_error(value: "dict[str, Any]") -> KestrelError:
+    """Turn an error message of the daemon back into the error it was."""
+    kind = KINDS.get(value.get("kind", ""), Internal)
+    return kind(value["message"], hint=value.get("hint"), **value.get("context", {}))
+
+
+def _try_connect(path: str) -> "socket.socket | None":
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except PermissionError:
+        connection.close()
+        raise KINDS["permission-denied"](
+            f"may not talk to the daemon at {path}", hint="run the command as root, for example with sudo"
+        ) from None
+    return connection
+
+
+def _send(connection: socket.socket, verb: str, body: "dict[str, Any]", *, version: str, headers: str) -> None:
+    data = json.dumps(body).encode()
+    head = (
+        f"POST /v1/{verb} HTTP/{version}\r\nHost: kestrel\r\nContent-Type: application/json\r\n"
+        f"{headers}Content-Length: {len(data)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + data)
+
+
+def _read_head(reader: "Any") -> int:
+    status_line = reader.readline()
+    if not status_line:
+        raise Unavailable("the daemon closed the connection", hint="see `kestrel status`")
+    while reader.readline() not in (b"\r\n", b""):
+        pass
+    return int(status_line.split()[1])

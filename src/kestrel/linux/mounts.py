@@ -1,0 +1,229 @@
+"""Mounts by descriptor: made detached, configured, and only then put in place.
+
+A path is looked up once, with openat2(2) confined to a root, and what is found is used as a descriptor from then on:
+nothing that runs in a container can swap a component between the check and the use (research/runtime: mount races).
+A detached mount is in no namespace's mount table; closing its last descriptor unmounts it, so a crash leaves nothing.
+
+    fd = filesystem("tmpfs", {"size": "64m"}, attributes=MOUNT_ATTR_NOSUID)     a new filesystem
+    fd = clone("/srv/data", recursive=True)                                     a bind mount, not yet anywhere
+    with place(root, "/data", directory=True) as target: attach(fd, target)      into a container
+    fd = open_rootfs(plan)                                                      a container's root, for reading by fd
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Mapping
+
+from kestrel.linux import abi, syscalls
+from kestrel.linux.rootfs import Lower, Rootfs
+
+PATH = abi.O_PATH
+IN_ROOT = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
+
+
+def filesystem(
+    kind: str, options: "Mapping[str, str | None] | Iterable[tuple[str, str | None]]" = (), *, attributes: int = 0
+) -> int:
+    """Mount a new filesystem, detached, and return its descriptor. An option with value None is a flag."""
+    pairs = options.items() if isinstance(options, Mapping) else options
+    context = syscalls.fsopen(kind)
+    try:
+        for key, value in pairs:
+            if value is None:
+                syscalls.fsconfig(context, abi.FSCONFIG_SET_FLAG, key)
+            else:
+                syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, key, value)
+        syscalls.fsconfig(context, abi.FSCONFIG_CMD_CREATE)
+        return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def clone(path: "str | bytes", *, directory: int = abi.AT_FDCWD, recursive: bool = True) -> int:
+    """Return a detached copy of the mount at `path` (a bind mount without a place yet).
+
+    With an empty `path` the mount behind the descriptor `directory` is copied.
+    """
+    flags = abi.OPEN_TREE_CLONE | (abi.AT_RECURSIVE if recursive else 0) | (0 if path else abi.AT_EMPTY_PATH)
+    return syscalls.open_tree(directory, path, flags)
+
+
+def set_attributes(fd: int, *, add: int = 0, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
+    """Change the flags or the propagation of the mount behind `fd` (`man 2 mount_setattr`)."""
+    flags = abi.AT_EMPTY_PATH | (abi.AT_RECURSIVE if recursive else 0)
+    syscalls.mount_setattr(fd, "", flags, add=add, clear=clear, propagation=propagation)
+
+
+def attach(mount: int, target: int, *, name: str | None = None) -> None:
+    """Put the detached mount onto the place behind the descriptor `target`; `name` is for the error's text."""
+    syscalls.move_mount(mount, target, subject=name)
+
+
+def open_in_root(root: int, path: "str | bytes", flags: int = PATH, *, resolve: int = 0, mode: int = 0) -> int:
+    """Open `path` as a process whose root is `root` would, symbolic links included; never outside of it."""
+    return syscalls.openat2(root, path, flags, IN_ROOT | resolve, mode)
+
+
+def make_directories(root: int, path: str, *, mode: int = 0o755) -> int:
+    """Create the directories of `path` that are missing inside `root`; return the last one as a descriptor.
+
+    Existing components may be symbolic links (they resolve inside the root). A dangling link is an error, as
+    mkdir(2) has it.
+    """
+    parts = [part for part in path.split("/") if part and part != "."]
+    # Most often everything exists: one call.
+    try:
+        return open_in_root(root, "/".join(parts) or ".", PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        pass
+    # Walk textually from the root, so that ".." and links keep their meaning at every step, and create by descriptor.
+    walked = ""
+    current = open_in_root(root, ".", PATH | os.O_DIRECTORY)
+    try:
+        for part in parts:
+            walked = f"{walked}/{part}"
+            try:
+                following = open_in_root(root, walked, PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                os.mkdir(part, mode, dir_fd=current)
+                following = syscalls.openat2(
+                    current, part, PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH
+                )
+            os.close(current)
+            current = following
+    except BaseException:
+        os.close(current)
+        raise
+    return current
+
+
+def make_file(root: int, path: str, *, mode: int = 0o644) -> int:
+    """Return a descriptor of the file at `path` inside `root`, made empty when absent (as a place for a bind)."""
+    try:
+        return open_in_root(root, path)
+    except FileNotFoundError:
+        pass
+    parent, _, name = path.rstrip("/").rpartition("/")
+    directory = make_directories(root, parent)
+    try:
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
+        os.close(fd)
+        return syscalls.openat2(directory, name, PATH, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH)
+    finally:
+        os.close(directory)
+
+
+class opened:  # noqa: N801 - reads as a statement: `with opened(...) as fd`
+    """Close a descriptor at the end of a block. contextlib would be an import the container's init cannot afford."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __enter__(self) -> int:
+        return self.fd
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+
+def is_directory(fd: int) -> bool:
+    """Say whether a descriptor (also one of O_PATH) is of a directory."""
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def pivot(root: int) -> None:
+    """Make the mount behind `root` the root of this mount namespace, and drop the old root.
+
+    `root` must be attached. pivot_root(".", ".") stacks the old root on the new one, from where it is detached:
+    no directory for it is needed in the new root (`man 2 pivot_root`, NOTES).
+    """
+    os.fchdir(root)
+    syscalls.pivot_root(".", ".")
+    # The old root is on top now: take it away before anything looks up "/".
+    syscalls.umount(".", abi.MNT_DETACH)
+    os.chdir("/")
+
+
+# --- root filesystems ------------------------------------------------------------------------------------------------
+
+
+def open_rootfs(plan: Rootfs, *, attributes: int = 0) -> int:
+    """Mount a root filesystem as planned, detached, and return a descriptor of its top directory.
+
+    The descriptor is an O_PATH one: it works with openat(2) and the `dir_fd` arguments of `os`, and
+    `os.open(".", os.O_RDONLY, dir_fd=fd)` gives one that can be listed. Closing it unmounts. Layers reach overlay
+    by descriptor (`lowerdir+`, since Linux 6.5 with FSCONFIG_SET_FD, before that as one string), so there is no
+    limit from option length. Raises OSError naming the layer or option that was refused.
+    """
+    if not plan.upper and len(plan.lowers) == 1:
+        return _single(plan.lowers[0], attributes)
+    layers = []
+    try:
+        for lower in plan.lowers:
+            layers.append(_layer(lower))  # noqa: PERF401 - what was opened before a failure must be closed
+        return _overlay(plan, layers, attributes)
+    finally:
+        for fd in layers:
+            os.close(fd)
+
+
+def _single(lower: Lower, attributes: int) -> int:
+    """One layer and no place to write: overlay would refuse a single lower, and none is needed."""
+    fd = _layer(lower, as_mount=True)
+    set_attributes(fd, add=attributes | abi.MOUNT_ATTR_RDONLY)
+    return fd
+
+
+def _layer(lower: Lower, *, as_mount: bool = False) -> int:
+    if lower.kind == "erofs":
+        options: list[tuple[str, str | None]] = [("source", lower.path)]
+        if lower.data:
+            options.append(("device", lower.data))
+        return filesystem("erofs", options, attributes=abi.MOUNT_ATTR_RDONLY)
+    if lower.kind != "directory":
+        raise OSError(errno.EINVAL, f"unknown kind of layer {lower.kind!r}", lower.path)
+    if as_mount:
+        return clone(lower.path, recursive=False)
+    return os.open(lower.path, PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _overlay(plan: Rootfs, layers: list[int], attributes: int) -> int:
+    context = syscalls.fsopen("overlay")
+    try:
+        syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, "source", "overlay")
+        _set_lowers(context, plan, layers)
+        if plan.upper:
+            _set_directory(context, "upperdir", plan.upper)
+            _set_directory(context, "workdir", plan.work)
+        syscalls.fsconfig(context, abi.FSCONFIG_CMD_CREATE)
+        return syscalls.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def _set_lowers(context: int, plan: Rootfs, layers: list[int]) -> None:
+    for index, fd in enumerate(layers):
+        try:
+            syscalls.fsconfig(context, abi.FSCONFIG_SET_FD, "lowerdir+", None, fd)
+        except OSError:
+            if index:
+                raise
+            break
+    else:
+        return
+    # Before 6.5 there is neither `lowerdir+` nor descriptors; /proc/self/fd/N names the same directory.
+    joined = ":".join(f"/proc/self/fd/{fd}" for fd in layers)
+    try:
+        syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, "lowerdir", joined)
+    except OSError as error:
+        names = ", ".join(lower.path for lower in plan.lowers)
+        raise OSError(error.errno, error.strerror, names) from error
+
+
+def _set_directory(context: int, key: str, path: str) -> None:
+    with opened(os.open(path, PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
+        try:
+            syscalls.fsconfig(context, abi.FSCONFIG_SET_FD, key, None, fd)
+        except OSError:  # before 6.13 only `lowerdir+`, if any, takes descriptors
+            syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, key, path)

@@ -43,6 +43,10 @@ class Manifest(Record, frozen=True, kw_only=True, rename="camel"):
         """Make an OCI image manifest."""
         return cls(schema_version=2, media_type=media_types.OCI_MANIFEST, config=config, layers=tuple(layers), **more)
 
+    def to_json(self) -> dict[str, Any]:
+        """Write `layers` always: the spec requires it even when it lists nothing."""
+        return {**Record.to_json(self), "layers": [each.to_json() for each in self.layers]}
+
     @property
     def is_image(self) -> bool:
         """Whether a container could be made of it; artifacts carry other things."""
@@ -72,6 +76,10 @@ class Index(Record, frozen=True, kw_only=True, rename="camel"):
     def of(cls, manifests: "tuple[Descriptor, ...] | list[Descriptor]", **more: Any) -> "Index":
         """Make an OCI image index."""
         return cls(schema_version=2, media_type=media_types.OCI_INDEX, manifests=tuple(manifests), **more)
+
+    def to_json(self) -> dict[str, Any]:
+        """Write `manifests` always: the spec requires it even when it lists nothing."""
+        return {**Record.to_json(self), "manifests": [each.to_json() for each in self.manifests]}
 
     def select(self, platform: Platform) -> Descriptor:
         """Return the entry that suits `platform` best; raises NotFound that lists what there is.

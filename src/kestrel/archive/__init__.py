@@ -1,0 +1,1 @@
+"""Floor 3: layers as tar. In (`apply`), out (`diff`), and the compression around them (`compression`)."""

@@ -14,10 +14,19 @@ from kestrel.kube.client.client import (
     Transport,
     WatchEvent,
     WriteOptions,
+    is_expired,
 )
+from kestrel.kube.client.informer import Change, Informer
+from kestrel.kube.client.recorder import Recorder
+from kestrel.kube.client.workqueue import WorkQueue
 
 __all__ = [
     "Client",
+    "Informer",
+    "Change",
+    "WorkQueue",
+    "Recorder",
+    "is_expired",
     "Transport",
     "Target",
     "ListOptions",

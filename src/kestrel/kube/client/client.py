@@ -6,14 +6,14 @@
 `Informer`, which are shared and must not be changed.
 
 Errors are kinds of `kestrel.base.errors`: NotFound, AlreadyExists, Conflict (the object changed since it was
-read), InvalidArgument (422 and 400), and `Expired` of `kube.api` for a resourceVersion that is too old (410).
+read), InvalidArgument (422 and 400); `is_expired` tells a resourceVersion that is too old (410).
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from kestrel.base.errors import Conflict, NotFound
+from kestrel.base.errors import Conflict, KestrelError, NotFound
 
 JSONObject = dict[str, Any]
 
@@ -118,8 +118,8 @@ class Transport(Protocol):
         """Delete an object; returns it when it lingers, else a Status."""
         ...
 
-    def watch(self, target: Target, options: ListOptions) -> AsyncIterator[WatchEvent]:
-        """Iterate changes after `options.resource_version`; raises Expired when that is too old."""
+    def watch(self, target: Target, options: ListOptions) -> AsyncGenerator[WatchEvent, None]:
+        """Iterate changes after `options.resource_version`; raises when that is too old (`is_expired`)."""
         ...
 
 
@@ -216,11 +216,11 @@ class Client:
         fields: str = "",
         resource_version: str = "",
         bookmarks: bool = False,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Iterate changes that come after `resource_version`; without one, first what exists and then changes.
 
-        Endless; close the iterator (`aclose`) or cancel the task that reads it. Raises Expired when the version is
-        too old or the reader fell too far behind: list again.
+        Endless; close the iterator (`aclose`) or cancel the task that reads it. Raises an error of
+        which `is_expired` is true when the version is too old or the reader fell too far behind: list again.
         """
         options = ListOptions(labels=labels, fields=fields, resource_version=resource_version, bookmarks=bookmarks)
         return self._transport.watch(Target(resource=resource, namespace=namespace), options)
@@ -279,6 +279,12 @@ class Edit(Protocol):
     def __call__(self, body: JSONObject, /) -> "bool | None":
         """Change `body`; return False when there is nothing to write."""
         ...
+
+
+def is_expired(error: BaseException) -> bool:
+    """Whether an error says that a resourceVersion is too old (410): the caller has to list again."""
+    status = error.context.get("status") if isinstance(error, KestrelError) else None
+    return isinstance(status, dict) and status.get("code") == 410
 
 
 def _namespace(body: JSONObject) -> str:

@@ -1,0 +1,1 @@
+"""Images on this host: pulled, built, imported, tagged and removed."""

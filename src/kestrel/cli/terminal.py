@@ -17,15 +17,22 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signa
 
 
 def attach(
-    stream: Stream, *, stdin: bool, tty: bool, on_event: "Callable[[dict[str, Any]], None] | None" = None
+    stream: Stream,
+    *,
+    stdin: bool,
+    tty: bool,
+    on_event: "Callable[[dict[str, Any]], None] | None" = None,
+    interrupt: bool = False,
 ) -> int:
     """Carry bytes both ways until the process ends; return its exit code.
 
-    Raises the daemon's error when the process could not be started. Detaching (ctrl-p ctrl-q) returns 0.
+    With `interrupt` signals end this command instead of being sent to the process. Raises the daemon's error when
+    the process could not be started. Detaching (ctrl-p ctrl-q) returns 0.
     """
     session = _Session(stream, stdin=stdin, tty=tty, on_event=on_event)
     try:
-        session.open()
+        if not interrupt:
+            session.open()
         return session.run()
     finally:
         session.close()

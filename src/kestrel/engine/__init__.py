@@ -1,1 +1,39 @@
 """Floor 6: containers as users know them: what they mean, not how a door words them."""
+
+from kestrel.engine.exec import ExecConfig
+from kestrel.engine.model import (
+    Container,
+    ContainerConfig,
+    ContainerEvent,
+    ContainerState,
+    DnsConfig,
+    Mount,
+    PortMapping,
+    Resources,
+    Sandbox,
+    SandboxConfig,
+    SandboxState,
+    Security,
+)
+from kestrel.engine.parts import Settings
+from kestrel.engine.service import Engine
+from kestrel.engine.step import Step
+
+__all__ = [
+    "Container",
+    "ContainerConfig",
+    "ContainerEvent",
+    "ContainerState",
+    "DnsConfig",
+    "Engine",
+    "ExecConfig",
+    "Mount",
+    "PortMapping",
+    "Resources",
+    "Sandbox",
+    "SandboxConfig",
+    "SandboxState",
+    "Security",
+    "Settings",
+    "Step",
+]

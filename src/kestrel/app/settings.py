@@ -1,0 +1,72 @@
+"""Everything that can be chosen about one Kestrel, as one frozen value read from the environment.
+
+Several can run on one machine if each has a root, a run directory, a name and ports of its own: that is how the tests
+run beside whatever else is there.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kestrel.base.errors import InvalidArgument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`name` is the prefix of all kernel objects of ours (cgroup, bridge, firewall table), nine letters at most."""
+
+    root: Path = Path("/var/lib/kestrel")
+    run: Path = Path("/run/kestrel")
+    name: str = "kestrel"
+    kubernetes_port: int = 6443
+    registry_port: int = 5000
+    address: str = "127.0.0.1"
+    subnet: str = ""
+    node: str = ""
+    kubeconfig: Path = Path("~/.kube/config")
+    insecure_registries: tuple[str, ...] = ()
+
+    @property
+    def socket(self) -> Path:
+        """Where the command line reaches the daemon."""
+        return self.run / "kestrel.sock"
+
+    @property
+    def log(self) -> Path:
+        """Where the daemon's own log goes."""
+        return self.run / "daemon.log"
+
+
+_NAME = re.compile(r"[a-z][a-z0-9]{0,8}")
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read `KESTREL_*` variables over the defaults. Raises InvalidArgument that names the variable."""
+    default = Settings()
+    name = environment.get("KESTREL_NAME", default.name)
+    if not _NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"invalid KESTREL_NAME {name!r}", hint="use a letter, then letters and digits, nine at most"
+        )
+    home = Path(environment.get("HOME", "/root"))
+    registries = environment.get("KESTREL_INSECURE_REGISTRIES", "")
+    return Settings(
+        root=Path(environment.get("KESTREL_ROOT", default.root)),
+        run=Path(environment.get("KESTREL_RUN", default.run)),
+        name=name,
+        kubernetes_port=_port(environment, "KESTREL_KUBERNETES_PORT", default.kubernetes_port),
+        registry_port=_port(environment, "KESTREL_REGISTRY_PORT", default.registry_port),
+        subnet=environment.get("KESTREL_SUBNET", ""),
+        node=environment.get("KESTREL_NODE", os.uname().nodename.lower()),
+        kubeconfig=Path(environment.get("KESTREL_KUBECONFIG", home / ".kube" / "config")),
+        insecure_registries=tuple(filter(None, registries.split(","))),
+    )
+
+
+def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
+    text = environment.get(variable, str(default))
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise InvalidArgument(f"invalid {variable} {text!r}", hint="a port is a number from 0 to 65535")
+    return int(text)

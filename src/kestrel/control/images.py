@@ -1,0 +1,134 @@
+"""Verbs for images: pull, push, tag, list, remove, build, bootstrap."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.build import BuildRequest as Build
+from kestrel.control.requests import (
+    BootstrapRequest,
+    BuildRequest,
+    ImageRequest,
+    ImagesRequest,
+    RemoveRequest,
+    TagRequest,
+)
+from kestrel.control.services import Services
+from kestrel.images import Image
+
+Emit = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def describe(image: Image, *, full: bool = False) -> dict[str, Any]:
+    """Say what an image is; with `full`, its whole configuration and its layers."""
+    short = {
+        "id": image.id,
+        "digest": image.digest,
+        "names": list(image.names),
+        "size": image.size,
+        "created": image.created,
+    }
+    return {**short, "layers": list(image.layers), "config": image.config.to_json()} if full else short
+
+
+@asynccontextmanager
+async def relayed(emit: Emit) -> AsyncIterator[Callable[[Any], None]]:
+    """Give a plain callback, usable from any thread, whose events are sent in order before the block ends."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def send() -> None:
+        while (event := await queue.get()) is not None:
+            await emit(event if isinstance(event, dict) else msgspec.to_builtins(event))
+
+    sender = asyncio.create_task(send())
+    try:
+        yield lambda event: loop.call_soon_threadsafe(queue.put_nowait, event) and None
+    finally:
+        loop.call_soon(queue.put_nowait, None)
+        await sender
+
+
+async def images(services: Services, request: ImagesRequest, _emit: Emit) -> Any:
+    """List images, or the one that is named."""
+    found = [await services.images.resolve(request.name)] if request.name else await services.images.list()
+    return [describe(image) for image in found]
+
+
+async def pull(services: Services, request: ImageRequest, emit: Emit) -> Any:
+    """Fetch an image."""
+    async with relayed(emit) as progress:
+        return describe(await services.images.pull(request.name, progress=progress))
+
+
+async def push(services: Services, request: ImageRequest, emit: Emit) -> Any:
+    """Send an image to the registry that its name says."""
+    async with relayed(emit) as progress:
+        digest = await services.images.push(request.name, progress=progress)
+    return {"name": request.name, "digest": digest}
+
+
+async def tag(services: Services, request: TagRequest, _emit: Emit) -> Any:
+    """Give an image another name."""
+    await services.images.tag(request.source, request.target)
+    return {}
+
+
+async def rmi(services: Services, request: RemoveRequest, _emit: Emit) -> Any:
+    """Remove names, and images that have none left."""
+    return [msgspec.to_builtins(await services.images.remove(name, force=request.force)) for name in request.names]
+
+
+async def bootstrap(services: Services, request: BootstrapRequest, emit: Emit) -> Any:
+    """Make a base image out of Debian packages."""
+    async with relayed(emit) as progress:
+        return await services.bootstrap(request.name, request.variant, request.include, progress)
+
+
+async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
+    """Build an image from a Dockerfile."""
+    arguments = Build(
+        context=Path(request.context),
+        dockerfile=Path(request.dockerfile) if request.dockerfile else None,
+        tags=request.tags,
+        build_args=dict(_pair(text) for text in request.build_args),
+        target=request.target,
+        no_cache=request.no_cache,
+        pull=request.pull,
+        network=request.network,
+        secrets=dict(_secret(text) for text in request.secrets),
+    )
+    async with relayed(emit) as progress:
+        result = await services.builder.build(arguments, progress)
+    return msgspec.to_builtins(result)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidArgument(f"invalid build argument {text!r}", hint="write NAME=VALUE")
+    return name, value
+
+
+def _secret(text: str) -> tuple[str, Path]:
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    source = fields.get("src") or fields.get("source")
+    if not fields.get("id") or not source:
+        raise InvalidArgument(f"invalid secret {text!r}", hint="write id=NAME,src=FILE")
+    return fields["id"], Path(source)
+
+
+VERBS = {
+    "images": (ImagesRequest, images),
+    "pull": (ImageRequest, pull),
+    "push": (ImageRequest, push),
+    "tag": (TagRequest, tag),
+    "rmi": (RemoveRequest, rmi),
+    "bootstrap": (BootstrapRequest, bootstrap),
+    "build": (BuildRequest, build),
+}

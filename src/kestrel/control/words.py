@@ -1,0 +1,56 @@
+"""Docker's short forms for ports, mounts and variables, read into the engine's values. Pure."""
+
+import os
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.engine.model import Mount, PortMapping
+
+
+def port(text: str) -> PortMapping:
+    """Read `[IP:][HOST:]PORT[/PROTO]`; an empty host port lets the host choose."""
+    rest, _, protocol = text.partition("/")
+    protocol = protocol or "tcp"
+    if protocol not in ("tcp", "udp"):
+        raise InvalidArgument(f"unknown protocol {protocol!r} in {text!r}", hint="write /tcp or /udp")
+    front, _, container = rest.rpartition(":")
+    if front.startswith("["):
+        address, _, host = front[1:].partition("]")
+        host = host.removeprefix(":")
+    else:
+        address, _, host = front.rpartition(":")
+    return PortMapping(
+        container_port=_port(container, text),
+        host_port=_port(host, text) if host else 0,
+        host_ip=address,
+        protocol=protocol,
+    )
+
+
+def _port(digits: str, text: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65536):
+        raise InvalidArgument(
+            f"invalid port in {text!r}", hint="write [IP:][HOST:]PORT[/PROTO], such as 8080:80, with ports 1 to 65535"
+        )
+    return int(digits)
+
+
+def volume(text: str) -> Mount:
+    """Read `SOURCE:TARGET[:ro]`: a source with a slash is a host path, any other a volume's name."""
+    source, colon, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    flags = set(filter(None, options.split(",")))
+    unknown = flags - {"ro", "rw", "z", "Z"}
+    if not colon or not source or not target.startswith("/") or unknown:
+        wrong = f"unknown option {min(unknown)!r} in volume {text!r}" if unknown else f"invalid volume {text!r}"
+        raise InvalidArgument(wrong, hint="write SOURCE:TARGET[:ro] with an absolute TARGET")
+    if source.startswith(("/", ".", "~")):
+        return Mount(source=os.path.abspath(os.path.expanduser(source)), target=target, read_only="ro" in flags)
+    return Mount(kind="volume", source=source, target=target, read_only="ro" in flags)
+
+
+def label(text: str) -> tuple[str, str]:
+    """Read `KEY=VALUE`; a missing value is empty."""
+    key, _, value = text.partition("=")
+    if not key:
+        raise InvalidArgument(f"invalid label {text!r}", hint="write KEY=VALUE")
+    return key, value

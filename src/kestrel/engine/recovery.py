@@ -1,0 +1,56 @@
+"""After a start of the daemon: take back every sandbox whose shim lives, and bury the others properly.
+
+Shims keep running while no daemon does; they hold the truth about what ended meanwhile. What has no shim any more
+cannot have processes either, except ones that outlived a killed shim: their cgroups are emptied here.
+"""
+
+import asyncio
+import shutil
+from datetime import UTC, datetime
+
+from kestrel.base.errors import KestrelError
+from kestrel.base.ids import short
+from kestrel.engine import finish
+from kestrel.engine import sandbox as sandboxes
+from kestrel.engine.model import Sandbox, SandboxState
+from kestrel.engine.parts import Parts
+from kestrel.engine.shims import Shim
+from kestrel.linux import cgroups
+
+
+async def recover(parts: Parts) -> None:
+    """Bring memory, records and the host in line."""
+    for sandbox in list(parts.store.sandboxes.values()):
+        if sandbox.state is SandboxState.READY:
+            await _adopt(parts, sandbox)
+    ready = {s.id for s in parts.store.sandboxes.values() if s.state is SandboxState.READY}
+    await parts.network.recover(ready)
+    await asyncio.to_thread(_remove_strays, parts, {short(identity) for identity in ready})
+
+
+async def _adopt(parts: Parts, sandbox: Sandbox) -> None:
+    try:
+        shim = await Shim.connect(parts.sandbox_directory(sandbox.id))
+    except KestrelError:
+        await sandboxes.gone(parts, sandbox, reason=sandboxes.KILLED)
+        return
+    parts.shims[sandbox.id] = shim
+    known = {status.container_id: status for status in await shim.states()}
+    for container in parts.store.containers_of(sandbox.id):
+        status = known.get(container.id)
+        if status is not None and status.exit_code is not None:
+            moment = datetime.fromtimestamp(status.finished, UTC)
+            finish.exited(parts, container.id, status.exit_code, oom=status.oom, moment=moment)
+    sandboxes.watch(parts, sandbox.id, shim)
+
+
+def _remove_strays(parts: Parts, alive: set[str]) -> None:
+    """Remove run-time directories and cgroups of sandboxes that nobody knows any more."""
+    directory = parts.settings.run / "sandboxes"
+    if directory.is_dir():
+        for entry in directory.iterdir():
+            if entry.name not in alive:
+                shutil.rmtree(entry, ignore_errors=True)
+    for path in cgroups.children(parts.settings.cgroup, depth=2):
+        if path.rpartition("/")[2] not in alive:
+            cgroups.destroy(path)

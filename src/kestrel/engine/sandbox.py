@@ -1,0 +1,133 @@
+"""A sandbox's life: a shim that pins its namespaces, a place in the network, and an end that leaves nothing.
+
+The order is the point. The record is written first, so that whatever a crash leaves behind has an owner; then the
+shim, then the network. Ending goes backwards, and every step may be repeated.
+"""
+
+import asyncio
+import shutil
+from dataclasses import replace
+
+from kestrel.base.errors import KestrelError
+from kestrel.base.files import private_directory
+from kestrel.base.ids import new_id
+from kestrel.engine import finish, nameservice
+from kestrel.engine.model import Sandbox, SandboxConfig, SandboxState
+from kestrel.engine.parts import Parts
+from kestrel.engine.shims import SandboxRequest, Shim
+from kestrel.linux import cgroups
+
+KILLED = "the shim was killed"
+
+
+async def create(parts: Parts, config: SandboxConfig, identity: str | None = None) -> Sandbox:
+    """Make a sandbox and return it ready. On failure nothing of it remains."""
+    sandbox = Sandbox(
+        id=identity or new_id(), config=config, state=SandboxState.READY, created=parts.clock.now(), ports=config.ports
+    )
+    parts.store.save_sandbox(sandbox)
+    try:
+        sandbox = await _bring_up(parts, sandbox)
+    except BaseException:
+        await asyncio.shield(tear_down(parts, sandbox))
+        parts.store.drop_sandbox(sandbox.id)
+        raise
+    parts.tell("sandbox-start", sandbox.id)
+    return sandbox
+
+
+async def _bring_up(parts: Parts, sandbox: Sandbox) -> Sandbox:
+    config = sandbox.config
+    directory = private_directory(parts.sandbox_directory(sandbox.id))
+    shim = await parts.zygote.shim(
+        SandboxRequest(
+            id=sandbox.id,
+            directory=str(directory),
+            hostname=nameservice.hostname(sandbox),
+            host_network=config.network == "host",
+            host_ipc=config.host_ipc,
+            share_pid=config.share_pid,
+            sysctls=dict(config.sysctls),
+            cgroup=parts.sandbox_cgroup(sandbox),
+        )
+    )
+    parts.shims[sandbox.id] = shim
+    resolver = ""
+    if config.network == "bridge":
+        endpoint = await parts.network.connect(sandbox.id, shim.netns, names=_names(sandbox), ports=config.ports)
+        sandbox = replace(sandbox, address=endpoint.address, ports=endpoint.ports)
+        resolver = endpoint.gateway
+    sandbox = replace(sandbox, shim_pid=shim.pid)
+    nameservice.write(sandbox, directory, resolver)
+    parts.store.save_sandbox(sandbox)
+    watch(parts, sandbox.id, shim)
+    return sandbox
+
+
+def _names(sandbox: Sandbox) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*sandbox.config.names, nameservice.hostname(sandbox))))
+
+
+async def stop(parts: Parts, identity: str) -> None:
+    """End a sandbox and whatever runs in it; its record stays until `remove`. Stopping twice is fine."""
+    sandbox = parts.store.sandbox(identity)
+    if sandbox.state is SandboxState.STOPPED and identity not in parts.shims:
+        return
+    parts.ending.add(identity)
+    try:
+        shim = parts.shims.get(identity)
+        if shim is not None:
+            try:
+                await shim.shutdown()
+            except KestrelError:
+                pass  # it is gone already; the cgroup is emptied below either way
+        watcher = parts.watchers.pop(identity, None)
+        if watcher is not None and watcher is not asyncio.current_task():
+            await asyncio.wait([watcher])
+        await gone(parts, sandbox, reason="")
+    finally:
+        parts.ending.discard(identity)
+
+
+async def remove(parts: Parts, identity: str) -> None:
+    """Stop a sandbox and forget it."""
+    await stop(parts, identity)
+    parts.store.drop_sandbox(identity)
+    parts.locks.pop(identity, None)
+
+
+def watch(parts: Parts, identity: str, shim: Shim) -> None:
+    """Follow a shim's events in a task of their own until it is gone."""
+    parts.watchers[identity] = asyncio.create_task(_follow(parts, identity, shim), name=f"shim-{identity[:12]}")
+
+
+async def _follow(parts: Parts, identity: str, shim: Shim) -> None:
+    async for event in shim.events():
+        if event.kind == "exited":
+            finish.exited(parts, event.container, event.exit_code, oom=event.oom, moment=event.moment)
+        elif event.kind == "oom":
+            parts.tell("oom", identity, event.container)
+    if identity not in parts.ending:
+        parts.watchers.pop(identity, None)
+        await gone(parts, parts.store.sandbox(identity), reason=KILLED)
+
+
+async def gone(parts: Parts, sandbox: Sandbox, *, reason: str) -> None:
+    """Record that a sandbox has no shim any more, and remove what it may have left on the host."""
+    finish.lost(parts, sandbox.id, reason=reason or "the sandbox was stopped")
+    await tear_down(parts, sandbox)
+    latest = parts.store.sandboxes.get(sandbox.id)
+    if latest is not None and latest.state is not SandboxState.STOPPED:
+        parts.store.save_sandbox(replace(latest, state=SandboxState.STOPPED, shim_pid=0, reason=reason))
+        parts.tell("sandbox-stop", sandbox.id)
+
+
+async def tear_down(parts: Parts, sandbox: Sandbox) -> None:
+    """Remove processes, cgroup, network and run-time files of a sandbox, in whatever state they are."""
+    shim = parts.shims.pop(sandbox.id, None)
+    if shim is not None:
+        await shim.close()
+    await asyncio.to_thread(cgroups.destroy, parts.sandbox_cgroup(sandbox))
+    if sandbox.config.network == "bridge":
+        await parts.network.disconnect(sandbox.id)
+    await asyncio.to_thread(shutil.rmtree, parts.sandbox_directory(sandbox.id), ignore_errors=True)

@@ -1,0 +1,201 @@
+"""`Engine`: the object that doors, pods and builds hold. Each method is one verb; each verb has a file of its own."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Self
+
+from kestrel.base.bus import Bus
+from kestrel.base.clock import Clock, SystemClock
+from kestrel.base.db import Database
+from kestrel.base.errors import FailedPrecondition, KestrelError
+from kestrel.engine import create, exec, recovery, remove, sandbox, start, step, stop, wait
+from kestrel.engine.exec import ExecConfig
+from kestrel.engine.model import (
+    Container,
+    ContainerConfig,
+    ContainerEvent,
+    Resources,
+    Sandbox,
+    SandboxConfig,
+)
+from kestrel.engine.parts import Parts, Settings
+from kestrel.engine.shims import ExecResult, Session, Shim, Zygote
+from kestrel.engine.spec import resources
+from kestrel.engine.step import Output, Step
+from kestrel.engine.store import Store
+from kestrel.images import ImageService
+from kestrel.network import NetworkService
+from kestrel.snapshots import Snapshotter
+from kestrel.volumes import VolumeService
+
+log = logging.getLogger(__name__)
+OUTPUT_LIMIT = 16 * 1024 * 1024
+"""Bytes of each stream that `exec_sync` keeps, as CRI's ExecSync (CVE-2022-31030)."""
+
+
+class Engine:
+    """Containers and sandboxes of this machine.
+
+    `async with Engine(...)` adopts what is alive; leaving it lets go of everything and ends nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        images: ImageService,
+        snapshots: Snapshotter,
+        network: NetworkService,
+        volumes: VolumeService,
+        zygote: Zygote,
+        clock: Clock | None = None,
+    ) -> None:
+        self._parts = Parts(
+            settings=settings,
+            store=Store(database),
+            images=images,
+            snapshots=snapshots,
+            network=network,
+            volumes=volumes,
+            zygote=zygote,
+            clock=clock or SystemClock(),
+        )
+        self._undertaker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        exits = self.events.subscribe(lambda event: event.action == "exit")
+        self._undertaker = asyncio.create_task(remove.bury(self._parts, exits), name="undertaker")
+        await recovery.recover(self._parts)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = [*self._parts.watchers.values(), *([self._undertaker] if self._undertaker else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for shim in self._parts.shims.values():
+            await shim.close()
+
+    @property
+    def events(self) -> Bus[ContainerEvent]:
+        """What happens, as it happens."""
+        return self._parts.events
+
+    # Sandboxes
+
+    async def create_sandbox(self, config: SandboxConfig) -> Sandbox:
+        """Make a sandbox; it is ready when this returns."""
+        return await sandbox.create(self._parts, config)
+
+    async def stop_sandbox(self, identity: str) -> None:
+        """End a sandbox and all that runs in it."""
+        await sandbox.stop(self._parts, identity)
+
+    async def remove_sandbox(self, identity: str) -> None:
+        """Stop and forget a sandbox and its containers."""
+        await sandbox.stop(self._parts, identity)
+        for container in self._parts.store.containers_of(identity):
+            await remove.remove(self._parts, container.id, force=True)
+        await sandbox.remove(self._parts, identity)
+
+    def sandbox(self, identity: str) -> Sandbox:
+        """Return a sandbox by id. Raises NotFound."""
+        return self._parts.store.sandbox(identity)
+
+    def sandboxes(self) -> Mapping[str, Sandbox]:
+        """Return all sandboxes by id."""
+        return self._parts.store.sandboxes
+
+    # Containers
+
+    async def create(self, config: ContainerConfig) -> Container:
+        """Create a container from an image that is present."""
+        return await create.create(self._parts, config)
+
+    async def start(self, wanted: str, *, attach: bool = False) -> Session | None:
+        """Start a container; with `attach` return a session that sees its output from the first byte."""
+        return await start.start(self._parts, wanted, attach=attach)
+
+    async def stop(self, wanted: str, *, timeout: float | None = None) -> Container:
+        """Ask it to end, then make it; returns it ended."""
+        return await stop.stop(self._parts, wanted, timeout=timeout)
+
+    async def kill(self, wanted: str, number: int) -> None:
+        """Send a signal to its first process."""
+        await stop.kill(self._parts, wanted, number)
+
+    async def wait(self, wanted: str) -> Container:
+        """Return it when it has ended."""
+        return await wait.wait(self._parts, wanted)
+
+    async def remove(self, wanted: str, *, force: bool = False) -> None:
+        """Remove it and all that it wrote."""
+        await remove.remove(self._parts, wanted, force=force)
+
+    def container(self, wanted: str) -> Container:
+        """Return a container by name, id or prefix. Raises NotFound."""
+        return self._parts.store.container(wanted)
+
+    def find(self, identity: str) -> Container | None:
+        """Return a container by its whole id, or None."""
+        return self._parts.store.containers.get(identity)
+
+    def containers(self) -> list[Container]:
+        """Return all containers."""
+        return list(self._parts.store.containers.values())
+
+    # Inside a container
+
+    async def exec(self, wanted: str, config: ExecConfig) -> Session:
+        """Start a second process and return its streams."""
+        return await exec.open_session(self._parts, wanted, config)
+
+    async def exec_sync(
+        self, wanted: str, config: ExecConfig, *, timeout: float, limit: int = OUTPUT_LIMIT
+    ) -> ExecResult:
+        """Run a second process to its end. Raises TimedOut after `timeout` seconds."""
+        return await exec.sync(self._parts, wanted, config, timeout=timeout, limit=limit)
+
+    async def attach(self, wanted: str) -> Session:
+        """Connect to the streams of a running container's own process."""
+        container = self._parts.store.container(wanted)
+        return await self._shim(container).attach(container.id, stdin=container.config.stdin)
+
+    async def reopen_log(self, wanted: str) -> None:
+        """Make the shim open the log file anew, after someone has moved it away."""
+        container = self._parts.store.container(wanted)
+        await self._shim(container).reopen_log(container.id)
+
+    async def update(self, wanted: str, limits: Resources) -> None:
+        """Change the limits of a running container."""
+        container = self._parts.store.container(wanted)
+        await self._shim(container).update(container.id, resources(limits))
+
+    async def port_forward(self, identity: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a port on the loopback address inside a sandbox."""
+        shim = self._parts.shims.get(identity)
+        if shim is None:
+            raise FailedPrecondition(f"sandbox {identity[:12]} is not running")
+        return await shim.dial(port)
+
+    async def run_step(self, wanted: Step, output: Output) -> int:
+        """Run one command in a root filesystem of the caller's, as a build does; returns its exit code."""
+        return await step.run(self._parts, wanted, output)
+
+    async def end_all(self) -> None:
+        """End and forget every sandbox; containers stay as records of what ran."""
+        results = await asyncio.gather(
+            *(sandbox.remove(self._parts, identity) for identity in list(self._parts.store.sandboxes)),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, KestrelError):
+                log.warning("a sandbox could not be removed: %s", result)
+
+    def _shim(self, container: Container) -> Shim:
+        shim = self._parts.shim(container)
+        if shim is None:
+            raise FailedPrecondition(f"container {container.config.name} is not running")
+        return shim

@@ -1,0 +1,182 @@
+"""Starting a container: a sandbox if it needs one of its own, the spec, the shim's create, and go.
+
+Nothing may be lost in between: streams are attached before the process runs. A start that fails leaves an exited
+container that says why, as docker and the kubelet show it.
+"""
+
+import asyncio
+import os
+import stat
+from dataclasses import replace
+from datetime import datetime
+
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, KestrelError
+from kestrel.engine import nameservice
+from kestrel.engine import sandbox as sandboxes
+from kestrel.engine import spec as specs
+from kestrel.engine.identity import Identity, resolve
+from kestrel.engine.model import Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig
+from kestrel.engine.parts import Parts
+from kestrel.engine.seccomp import profile
+from kestrel.engine.shims import LogFile, Session, Shim
+from kestrel.images import Image
+from kestrel.linux.mounts import open_rootfs
+from kestrel.linux.rootfs import Rootfs
+
+CANNOT_RUN = 128  # containerd's exit code for a process that never was
+
+
+async def start(parts: Parts, wanted: str, *, attach: bool = False) -> Session | None:
+    """Start a container; with `attach` return a session that saw its first byte.
+
+    Raises FailedPrecondition when it runs already, and the runtime's own sentence when it cannot be started.
+    """
+    container = parts.store.container(wanted)
+    async with parts.locks[container.id]:
+        container = parts.store.container(container.id)
+        if container.state is ContainerState.RUNNING:
+            raise FailedPrecondition(f"container {container.config.name} is running already")
+        try:
+            return await _start(parts, container, attach=attach)
+        except KestrelError as error:
+            error.context["stage"] = "start"
+            await _failed(parts, container, error)
+            raise
+
+
+async def _start(parts: Parts, container: Container, *, attach: bool) -> Session | None:
+    image = await parts.images.resolve(container.image_id)
+    sandbox = await _sandbox(parts, container)
+    shim = parts.shims.get(sandbox.id)
+    if shim is None:
+        raise FailedPrecondition(f"sandbox {sandbox.config.name} is not ready: {sandbox.reason or 'stopped'}")
+    rootfs = parts.snapshots.rootfs(container.id)
+    spec = specs.build(container, await asyncio.to_thread(_facts, parts, container, sandbox, image, rootfs))
+    config = container.config
+    pid = await shim.create(
+        container.id,
+        spec,
+        rootfs,
+        log=LogFile(path=container.log_path, max_size=config.log_max_size, max_files=config.log_max_files),
+        terminal=config.tty,
+        stdin=config.stdin,
+        stdin_once=config.stdin_once,
+        cgroup=f"{parts.sandbox_cgroup(sandbox)}/{container.id[:12]}",
+    )
+    session = await shim.attach(container.id, stdin=config.stdin) if attach else None
+    # Recorded before the process runs: it may end, and its end be recorded, before `start` has returned.
+    parts.store.save_container(_running(container, pid, parts.clock.now()))
+    try:
+        await shim.start(container.id)
+    except BaseException:
+        if session is not None:
+            await session.close()
+        raise
+    parts.tell("start", container.sandbox, container.id)
+    return session
+
+
+def _running(container: Container, pid: int, moment: datetime) -> Container:
+    """Return the record of a container that runs, nothing left in it of an earlier life."""
+    return replace(
+        container,
+        state=ContainerState.RUNNING,
+        started=moment,
+        finished=None,
+        pid=pid,
+        exit_code=None,
+        oom_killed=False,
+        reason="",
+        message="",
+    )
+
+
+async def _sandbox(parts: Parts, container: Container) -> Sandbox:
+    """Return the sandbox to run in; a private one is made anew for each start."""
+    if container.config.sandbox is not None:
+        return parts.store.sandbox(container.sandbox)
+    if container.sandbox in parts.store.sandboxes:
+        await sandboxes.remove(parts, container.sandbox)
+    wanted = container.config.sandbox_config or SandboxConfig(name=container.config.name)
+    names = tuple(dict.fromkeys((*wanted.names, container.config.name)))
+    config = replace(wanted, name=wanted.name or container.config.name, names=names)
+    config = replace(config, hostname=config.hostname or container.id[:12])
+    return await sandboxes.create(parts, config, container.sandbox)
+
+
+def _facts(parts: Parts, container: Container, sandbox: Sandbox, image: Image, rootfs: Rootfs) -> specs.Facts:
+    config = container.config
+    defaults = image.config.config
+    return specs.Facts(
+        identity=identity_in(rootfs, config.security.user or defaults.user, config.security.groups),
+        image=defaults,
+        hostname=nameservice.hostname(sandbox),
+        name_files=parts.sandbox_directory(sandbox.id),
+        seccomp=None if config.security.privileged else profile(config.security.seccomp),
+        volumes={m.source: _volume(parts, m.source) for m in config.mounts if m.kind == "volume"},
+        devices=_devices(config),
+    )
+
+
+def identity_in(rootfs: Rootfs, user: str, groups: tuple[int, ...]) -> Identity:
+    """Look a user up in a root filesystem, opened for just that."""
+    root = open_rootfs(Rootfs(lowers=rootfs.lowers) if not rootfs.upper else rootfs)
+    try:
+        return resolve(root, user, groups)
+    finally:
+        os.close(root)
+
+
+def _volume(parts: Parts, name: str) -> str:
+    parts.volumes.ensure(name)
+    return str(parts.volumes.path(name))
+
+
+def _devices(config: ContainerConfig) -> tuple[specs.Device, ...]:
+    found = []
+    for source, target, access in config.devices:
+        try:
+            status = os.stat(source)
+        except OSError as error:
+            raise InvalidArgument(f"no device {source} on this machine: {error.strerror}") from error
+        if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise InvalidArgument(f"{source} is not a device", hint="mount files and directories with -v instead")
+        found.append(
+            specs.Device(
+                path=target or source,
+                kind="c" if stat.S_ISCHR(status.st_mode) else "b",
+                major=os.major(status.st_rdev),
+                minor=os.minor(status.st_rdev),
+                access=access or "rwm",
+            )
+        )
+    return tuple(found)
+
+
+async def _failed(parts: Parts, container: Container, error: KestrelError) -> None:
+    """Leave an exited container that says why, and no process, sandbox or mount of the attempt."""
+    if container.config.sandbox is None:
+        if container.sandbox in parts.store.sandboxes:
+            await sandboxes.remove(parts, container.sandbox)
+    else:
+        await discard(parts.shim(container), container.id)
+    ended = replace(
+        container,
+        state=ContainerState.EXITED,
+        finished=parts.clock.now(),
+        exit_code=CANNOT_RUN,
+        reason="ContainerCannotRun",
+        message=error.message,
+    )
+    parts.store.save_container(ended)
+    parts.tell("exit", container.sandbox, container.id, CANNOT_RUN)
+
+
+async def discard(shim: Shim | None, container: str) -> None:
+    """Make a shim forget a container, if it ever knew it."""
+    if shim is None:
+        return
+    try:
+        await shim.delete(container, force=True)
+    except KestrelError:
+        pass  # it never came so far as to exist there

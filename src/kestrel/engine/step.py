@@ -1,0 +1,85 @@
+"""One command in a root filesystem that no container owns: what a build's RUN needs.
+
+It gets a sandbox of its own and the same confinement as any container; nothing of it is recorded, because a build
+that is interrupted is simply run again, and strays are swept at the next start.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kestrel.engine import sandbox as sandboxes
+from kestrel.engine import spec as specs
+from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, SandboxConfig, Security
+from kestrel.engine.parts import Parts
+from kestrel.engine.seccomp import profile
+from kestrel.engine.start import identity_in
+from kestrel.linux.rootfs import Rootfs
+from kestrel.oci.config import ContainerDefaults
+
+Output = Callable[[str, bytes], None]
+STREAMS = {1: "stdout", 2: "stderr"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A command, where it runs and as whom. `network` is bridge, host or none."""
+
+    id: str
+    rootfs: Rootfs
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    network: str = "bridge"
+    hostname: str = ""
+    hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+
+
+async def run(parts: Parts, step: Step, output: Output) -> int:
+    """Run to the end and return the exit code; when cancelled, nothing of it is left when this returns."""
+    config = SandboxConfig(
+        name=step.id, hostname=step.hostname, network=step.network, hosts=step.hosts, cgroup_parent="build"
+    )
+    sandbox = await sandboxes.create(parts, config)
+    try:
+        container = Container(
+            id=sandbox.id,
+            config=ContainerConfig(
+                name=step.id,
+                image="",
+                command=step.argv,
+                env=step.env,
+                cwd=step.cwd,
+                mounts=step.mounts,
+                sandbox=sandbox.id,
+                security=Security(user=step.user),
+            ),
+            sandbox=sandbox.id,
+            image_id="",
+            image_digest="",
+            state=ContainerState.CREATED,
+            created=parts.clock.now(),
+        )
+        facts = specs.Facts(
+            identity=identity_in(step.rootfs, step.user, ()),
+            image=ContainerDefaults(),
+            hostname=step.hostname,
+            name_files=parts.sandbox_directory(sandbox.id),
+            seccomp=profile("default"),
+            volumes={},
+        )
+        shim = parts.shims[sandbox.id]
+        cgroup = f"{parts.sandbox_cgroup(sandbox)}/step"
+        await shim.create(container.id, specs.build(container, facts), step.rootfs, cgroup=cgroup)
+        session = await shim.attach(container.id, stdin=False)
+        try:
+            await shim.start(container.id)
+            while (chunk := await session.read()) is not None:
+                output(STREAMS[chunk[0]], chunk[1])
+            return await session.wait()
+        finally:
+            await session.close()
+    finally:
+        await asyncio.shield(sandboxes.remove(parts, sandbox.id))

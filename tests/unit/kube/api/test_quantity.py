@@ -10,7 +10,20 @@ from kestrel.kube.api import quantity
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1", 1), ("100m", Fraction(1, 10)), ("1Ki", 1024), ("1.5Gi", 1610612736), ("2e3", 2000), ("1E", 10**18), (".5", Fraction(1, 2)), ("5.", 5), ("-1k", -1000), ("0", 0), ("1n", Fraction(1, 10**9)), ("+3", 3)],
+    [
+        ("1", 1),
+        ("100m", Fraction(1, 10)),
+        ("1Ki", 1024),
+        ("1.5Gi", 1610612736),
+        ("2e3", 2000),
+        ("1E", 10**18),
+        (".5", Fraction(1, 2)),
+        ("5.", 5),
+        ("-1k", -1000),
+        ("0", 0),
+        ("1n", Fraction(1, 10**9)),
+        ("+3", 3),
+    ],
 )
 def test_quantities_are_exact_numbers(text, value):
     assert quantity.parse(text) == value
@@ -18,7 +31,13 @@ def test_quantities_are_exact_numbers(text, value):
 
 @pytest.mark.parametrize(
     ("text", "stored"),
-    [("1000m", "1"), ("0.5", "500m"), ("1024Mi", "1Gi"), ("1500Mi", "1500Mi"), ("1.5Gi", "1536Mi"), ("1000", "1k"), 
+    [
+        ("1000m", "1"),
+        ("0.5", "500m"),
+        ("1024Mi", "1Gi"),
+        ("1500Mi", "1500Mi"),
+        ("1.5Gi", "1536Mi"),
+        ("1000", "1k"),
         ("512Ki", "512Ki"),
         ("0.5Ki", "512"),
         ("1e3", "1e3"),
@@ -26,7 +45,13 @@ def test_quantities_are_exact_numbers(text, value):
         ("0", "0"),
         ("0Gi", "0"),
         ("64Mi", "64Mi"),
-    , ("0.0000000001", "1n"), ("100m", "100m"), ("1M", "1M"), (2, "2"), (0.25, "250m"), ("-1024Ki", "-1Mi")],
+        ("0.0000000001", "1n"),
+        ("100m", "100m"),
+        ("1M", "1M"),
+        (2, "2"),
+        (0.25, "250m"),
+        ("-1024Ki", "-1Mi"),
+    ],
 )
 def test_a_server_stores_the_canonical_form(text, stored):
     assert quantity.canonical(text) == stored

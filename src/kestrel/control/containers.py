@@ -124,15 +124,16 @@ async def _run(services: Services, request: RunRequest, frames: Frames) -> None:
     await _ensure_image(services, request, frames)
     container = await engine.create(config)
     try:
-        session = await engine.start(container.id, attach=not request.detach)
+        if request.detach:
+            await engine.start(container.id)
+            await frames.say({"event": {"id": container.id}})
+            await frames.say({"exit": 0})
+            return
+        session = await engine.start_attached(container.id)
     except KestrelError:
         if request.rm:
             await engine.remove(container.id, force=True)
         raise
-    if session is None:
-        await frames.say({"event": {"id": container.id}})
-        await frames.say({"exit": 0})
-        return
     try:
         await frames.pump(session, lambda name: engine.kill(container.id, signal_number(name)))
     except Detached:
@@ -227,7 +228,7 @@ async def ps(services: Services, request: PsRequest, _emit: Emit) -> Any:
 
 
 def _summary(services: Services, container: Container) -> dict[str, Any]:
-    sandbox = services.engine.sandboxes().get(container.sandbox)
+    sandbox = services.engine.find_sandbox(container.sandbox)
     ports = sandbox.ports if sandbox is not None and container.state is ContainerState.RUNNING else ()
     return {
         "id": container.id,
@@ -263,7 +264,7 @@ async def inspect(services: Services, request: Named, _emit: Emit) -> Any:
                 ) from None
         else:
             document = msgspec.to_builtins(container)
-            sandbox = services.engine.sandboxes().get(container.sandbox)
+            sandbox = services.engine.find_sandbox(container.sandbox)
             found.append({**document, "sandbox": msgspec.to_builtins(sandbox) if sandbox else container.sandbox})
     return found
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Self
 
 from kestrel.base.bus import Bus
@@ -104,9 +103,13 @@ class Engine:
         """Return a sandbox by id. Raises NotFound."""
         return self._parts.store.sandbox(identity)
 
-    def sandboxes(self) -> Mapping[str, Sandbox]:
-        """Return all sandboxes by id."""
-        return self._parts.store.sandboxes
+    def sandboxes(self) -> list[Sandbox]:
+        """Return all sandboxes."""
+        return list(self._parts.store.sandboxes.values())
+
+    def find_sandbox(self, identity: str) -> Sandbox | None:
+        """Return a sandbox by id, or None."""
+        return self._parts.store.sandboxes.get(identity)
 
     # Containers
 
@@ -114,9 +117,13 @@ class Engine:
         """Create a container from an image that is present."""
         return await create.create(self._parts, config)
 
-    async def start(self, wanted: str, *, attach: bool = False) -> Session | None:
-        """Start a container; with `attach` return a session that sees its output from the first byte."""
-        return await start.start(self._parts, wanted, attach=attach)
+    async def start(self, wanted: str) -> Container:
+        """Start a container and return it."""
+        return await start.start(self._parts, wanted)
+
+    async def start_attached(self, wanted: str) -> Session:
+        """Start a container and return a session that sees its output from the first byte."""
+        return await start.start_attached(self._parts, wanted)
 
     async def stop(self, wanted: str, *, timeout: float | None = None) -> Container:
         """Ask it to end, then make it; returns it ended."""

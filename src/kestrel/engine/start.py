@@ -7,6 +7,8 @@ container that says why, as docker and the kubelet show it.
 import asyncio
 import os
 import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,25 +28,54 @@ from kestrel.linux.rootfs import Rootfs
 CANNOT_RUN = 128  # containerd's exit code for a process that never was
 
 
-async def start(parts: Parts, wanted: str, *, attach: bool = False) -> Session | None:
-    """Start a container; with `attach` return a session that saw its first byte.
+async def start(parts: Parts, wanted: str) -> Container:
+    """Start a container and return it; its streams go to its log.
 
     Raises FailedPrecondition when it runs already, and the runtime's own sentence when it cannot be started.
     """
-    container = parts.store.container(wanted)
-    async with parts.locks[container.id]:
-        container = parts.store.container(container.id)
+    identity = parts.store.container(wanted).id
+    async with _starting(parts, identity) as (container, shim):
+        await _go(parts, container, shim)
+    return parts.store.containers.get(identity, container)
+
+
+async def start_attached(parts: Parts, wanted: str) -> Session:
+    """Start a container and return a session that sees its output from the first byte. Raises as `start`."""
+    async with _starting(parts, parts.store.container(wanted).id) as (container, shim):
+        session = await shim.attach(container.id, stdin=container.config.stdin)
+        try:
+            await _go(parts, container, shim)
+        except BaseException:
+            await session.close()
+            raise
+    return session
+
+
+@asynccontextmanager
+async def _starting(parts: Parts, identity: str) -> AsyncIterator[tuple[Container, Shim]]:
+    """Make a container ready to go; if that or the body fails, leave it exited with the reason."""
+    async with parts.locks[identity]:
+        container = parts.store.container(identity)
         if container.state is ContainerState.RUNNING:
             raise FailedPrecondition(f"container {container.config.name} is running already")
         try:
-            return await _start(parts, container, attach=attach)
+            pid, shim = await _ready(parts, container)
+            container = _running(container, pid, parts.clock.now())
+            yield container, shim
         except KestrelError as error:
             error.context["stage"] = "start"
             await _failed(parts, container, error)
             raise
 
 
-async def _start(parts: Parts, container: Container, *, attach: bool) -> Session | None:
+async def _go(parts: Parts, container: Container, shim: Shim) -> None:
+    # Recorded before the process runs: it may end, and its end be recorded, before `start` has returned.
+    parts.store.save_container(container)
+    await shim.start(container.id)
+    parts.tell("start", container.sandbox, container.id)
+
+
+async def _ready(parts: Parts, container: Container) -> tuple[int, Shim]:
     image = await parts.images.resolve(container.image_id)
     sandbox = await _sandbox(parts, container)
     shim = parts.shims.get(sandbox.id)
@@ -63,17 +94,7 @@ async def _start(parts: Parts, container: Container, *, attach: bool) -> Session
         stdin_once=config.stdin_once,
         cgroup=f"{parts.sandbox_cgroup(sandbox)}/{container.id[:12]}",
     )
-    session = await shim.attach(container.id, stdin=config.stdin) if attach else None
-    # Recorded before the process runs: it may end, and its end be recorded, before `start` has returned.
-    parts.store.save_container(_running(container, pid, parts.clock.now()))
-    try:
-        await shim.start(container.id)
-    except BaseException:
-        if session is not None:
-            await session.close()
-        raise
-    parts.tell("start", container.sandbox, container.id)
-    return session
+    return pid, shim
 
 
 def _running(container: Container, pid: int, moment: datetime) -> Container:

@@ -97,6 +97,7 @@ class Server:
             "max_field_size": limits.header,
             "max_headers": limits.headers,
             "auto_decompress": False,
+            "read_bufsize": 512 * 1024,  # fewer pauses of the socket while a layer comes in
         }
         self._door = door
         self._options = options

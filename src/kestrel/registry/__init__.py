@@ -1,0 +1,12 @@
+"""Floor 8: the registry, an OCI distribution-spec server over the content store.
+
+`Registry` is the door (`handle` one request, or `application()` for aiohttp); `Repositories` is what it keeps: names,
+tags, and which repository may show which blob. The image store pushes here without a copy through
+`Repositories.link`.
+"""
+
+from kestrel.registry.repositories import Repositories
+from kestrel.registry.server import Registry
+from kestrel.registry.settings import Settings
+
+__all__ = ["Registry", "Repositories", "Settings"]

@@ -1,0 +1,143 @@
+"""Manifests: stored byte for byte, served as they were pushed (distribution-spec, "Pushing manifests").
+
+What is refused: a document that is not of the type it is sent as, or of two types at once (CVE-2021-41190); one whose
+digest is another; one that names blobs this repository does not have.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from kestrel.base.errors import DataLoss, InvalidArgument
+from kestrel.http.server import body
+from kestrel.oci import media_types
+from kestrel.oci.digest import Digest
+from kestrel.oci.manifest import LIMIT, Index, Manifest, decode
+from kestrel.oci.reference import is_tag
+from kestrel.registry.blobs import matches
+from kestrel.registry.cache import ManifestCache, Ready
+from kestrel.registry.errors import API_VERSION, Refusal
+from kestrel.registry.repositories import MissingChildren, Repositories, Stored
+from kestrel.registry.uploads import parse_digest
+
+
+class Manifests:
+    """The manifest endpoints of the door."""
+
+    def __init__(self, repositories: Repositories, cache: ManifestCache, *, idle_seconds: float) -> None:
+        self._repositories = repositories
+        self._cache = cache
+        self._idle = idle_seconds
+        repositories.on_change(cache.drop)
+
+    def cached(self, request: web.BaseRequest) -> "web.Response | None":
+        """Return the answer to a GET or HEAD when it is in memory: the hot path, nothing is awaited or parsed."""
+        ready = self._cache.get(request.raw_path)
+        return None if ready is None else _answer(request, ready)
+
+    async def get(self, request: web.BaseRequest, name: str, version: str) -> web.StreamResponse:
+        """GET and HEAD by tag or digest."""
+        generation = self._cache.generation
+        _check_version(version)
+        stored = await asyncio.to_thread(self._repositories.manifest, name, version)
+        if stored is None:
+            raise Refusal("MANIFEST_UNKNOWN", f"{name} has no manifest {version}", detail={"name": name})
+        ready = _ready(name, stored)
+        self._cache.put(request.raw_path, ready, generation)
+        return _answer(request, ready)
+
+    async def put(self, request: web.BaseRequest, name: str, version: str) -> web.StreamResponse:
+        """PUT under a tag, or under a digest with any number of `tag=` parameters."""
+        tags = _tags(version, request)
+        data = await body(request, LIMIT, idle_seconds=self._idle)
+        if data is None:
+            raise Refusal("SIZE_INVALID", f"a manifest has at most {LIMIT} bytes", status=413)
+        digest = Digest.of(data)
+        if ":" in version:
+            wanted = parse_digest(version)
+            digest = Digest.of(data, wanted.algorithm)
+            if digest != wanted:
+                raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}", detail={"digest": wanted})
+        document = await self._store(name, digest, request.headers.get("Content-Type", ""), data, tags)
+        answer = web.Response(status=201, headers={**API_VERSION, "Docker-Content-Digest": digest})
+        answer.headers["Location"] = f"/v2/{name}/manifests/{digest}"
+        if document.subject is not None:
+            answer.headers["OCI-Subject"] = document.subject.digest
+        if ":" in version:
+            for tag in tags:
+                answer.headers.add("OCI-Tag", tag)
+        return answer
+
+    async def _store(
+        self, name: str, digest: Digest, content_type: str, data: bytes, tags: Sequence[str]
+    ) -> "Manifest | Index":
+        try:
+            media_type = _media_type(content_type, data)
+            return await asyncio.to_thread(self._repositories.put_manifest, name, digest, media_type, data, tags)
+        except InvalidArgument as error:
+            detail = {"hint": error.hint} if error.hint else None
+            raise Refusal("MANIFEST_INVALID", error.message, detail=detail) from error
+        except DataLoss as error:
+            raise Refusal("DIGEST_INVALID", error.message) from error
+        except MissingChildren as error:
+            raise Refusal(
+                "MANIFEST_BLOB_UNKNOWN", error.message, detail=[{"digest": child} for child in error.digests[:100]]
+            ) from error
+
+    async def delete(self, name: str, version: str) -> web.StreamResponse:
+        """DELETE: by tag the tag alone, by digest the manifest and every tag on it."""
+        _check_version(version)
+        if ":" in version:
+            gone = await asyncio.to_thread(self._repositories.delete_manifest, name, parse_digest(version))
+        else:
+            gone = await asyncio.to_thread(self._repositories.delete_tag, name, version)
+        if not gone:
+            raise Refusal("MANIFEST_UNKNOWN", f"{name} has no manifest {version}", detail={"name": name})
+        return web.Response(status=202, headers=API_VERSION)
+
+
+def _ready(name: str, stored: Stored) -> Ready:
+    digest = stored.descriptor.digest
+    headers = {
+        **API_VERSION,
+        "Content-Type": stored.descriptor.media_type,
+        "Docker-Content-Digest": str(digest),
+        "ETag": f'"{digest}"',
+    }
+    return Ready(name, digest, stored.descriptor.media_type, stored.data, headers, f'"{digest}"')
+
+
+def _answer(request: web.BaseRequest, ready: Ready) -> web.Response:
+    condition = request.headers.get("If-None-Match")
+    if condition is not None and matches(condition, ready.etag):
+        return web.Response(status=304, headers=ready.headers)
+    return web.Response(body=ready.data, headers=ready.headers)
+
+
+def _check_version(version: str) -> None:
+    if ":" in version:
+        parse_digest(version)
+    elif not is_tag(version):
+        raise Refusal("MANIFEST_INVALID", f"invalid tag {version[:140]!r}")
+
+
+def _tags(version: str, request: web.BaseRequest) -> list[str]:
+    """Return the tags to set; raises Refusal when one of them cannot be a tag."""
+    if ":" not in version:
+        _check_version(version)
+        return [version]
+    tags = list(dict.fromkeys(request.query.getall("tag", [])))
+    for tag in tags:
+        if not is_tag(tag):
+            raise Refusal("MANIFEST_INVALID", f"invalid tag {tag[:140]!r}")
+    return tags
+
+
+def _media_type(content_type: str, data: bytes) -> str:
+    """Return the type the manifest was sent as; when nobody said, what it calls itself."""
+    sent = media_types.essence(content_type)
+    if sent and sent != "application/octet-stream":  # what a client library puts in when nobody chose one
+        return sent
+    document = decode(data)
+    return document.media_type or (media_types.OCI_INDEX if isinstance(document, Index) else media_types.OCI_MANIFEST)

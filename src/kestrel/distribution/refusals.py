@@ -57,7 +57,7 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes, domain: str, 
         case 429:
             wait = headers.get("Retry-After", "")
             return ResourceExhausted(
-                f"{domain} has had too many requests from here{tail}",
+                f"{domain} refuses {what}: too many requests from here{tail}",
                 hint=f"it asks to wait {wait} s; " * wait.isdigit() + "logging in often raises the limit",
             )
         case 507:

@@ -10,6 +10,7 @@ was made for, and TLS is never left for plain HTTP.
 """
 
 import asyncio
+import io
 import random
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -196,6 +197,8 @@ class Transport:
         data: Any = None
         if body is not None:
             data = body()
+            if isinstance(data, bytes):
+                data = io.BytesIO(data)  # bytes would be written in one go, and warned about
             headers["Content-Length"] = str(size)
         elif method in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = "0"

@@ -1,0 +1,33 @@
+"""Floor 6: Dockerfile to image. `Builder` is the object that doors hold; `progress` renders what it tells.
+
+Names are imported when they are asked for, so that a command line which only prints progress loads no builder.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kestrel.build.executor import Executor, Run, RunMount
+    from kestrel.build.service import Builder, BuildRequest, BuildResult
+    from kestrel.build.solver import StepResult
+    from kestrel.build.work import RunFailed
+
+_WHERE = {
+    "Builder": "service",
+    "BuildRequest": "service",
+    "BuildResult": "service",
+    "Executor": "executor",
+    "Run": "executor",
+    "RunMount": "executor",
+    "RunFailed": "work",
+    "StepResult": "solver",
+}
+
+__all__ = ["Builder", "BuildRequest", "BuildResult", "Executor", "Run", "RunMount", "RunFailed", "StepResult"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,199 @@
+"""What earlier steps left: records by key, with the key's own structure kept so that a miss can be explained.
+
+A key is the digest of everything that reaches a step's layer, as a JSON tree: the operation, the layers below, the
+environment, the digests of files. The tree is stored with the record. When no record has the key, the nearest
+earlier one of the same place in the same Dockerfile is compared with it (`explain`), and the difference is the reason.
+
+Tables: `build_step` (key to layer), `build_slot` (place to the key it had last), `build_files` (listings of files by
+digest), `build_selection` (what a pattern selected in an immutable filesystem).
+"""
+
+import hashlib
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from kestrel.base.db import Database
+
+MIGRATIONS: Final = {
+    "build-cache-1": """
+CREATE TABLE build_step (
+    key TEXT PRIMARY KEY, title TEXT NOT NULL, inputs BLOB NOT NULL,
+    diff_id TEXT NOT NULL, blob TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
+    seconds REAL NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE build_slot (
+    project TEXT NOT NULL, stage TEXT NOT NULL, position INTEGER NOT NULL, title TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY (project, stage, position)
+) WITHOUT ROWID;
+CREATE TABLE build_files (digest TEXT PRIMARY KEY, listing BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE build_selection (key TEXT PRIMARY KEY, digest TEXT NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID
+"""
+}
+_USED_STEP = 3600
+"""Seconds by which a record's last use may be behind: an unchanged build should not have to write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What a step left: its layer and the blob that holds it. `diff_id` is empty when nothing changed."""
+
+    diff_id: str = ""
+    blob: str = ""
+    media_type: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """A step that ran once."""
+
+    key: str
+    title: str
+    inputs: dict[str, Any]
+    layer: Layer
+    seconds: float
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a Dockerfile: which project (context and file), which stage, which step of it."""
+
+    project: str
+    stage: str
+    position: int
+    title: str
+
+
+def key_of(inputs: dict[str, Any]) -> str:
+    """Return the key of a step's inputs: the digest of their one canonical form."""
+    return hashlib.sha256(msgspec.json.encode(inputs, order="deterministic")).hexdigest()
+
+
+class Cache:
+    """The tables. Methods are quick and may be called from any thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.migrate(MIGRATIONS)
+
+    # Steps
+
+    def lookup(self, key: str) -> StepRecord | None:
+        """Return the record with this key."""
+        rows = self._database.query("SELECT * FROM build_step WHERE key = ?", (key,))
+        if not rows:
+            return None
+        row = rows[0]
+        if row["used"] < time.time() - _USED_STEP:
+            self._database.execute("UPDATE build_step SET used = ? WHERE key = ?", (int(time.time()), key))
+        return StepRecord(
+            key=key,
+            title=row["title"],
+            inputs=msgspec.json.decode(row["inputs"]),
+            layer=Layer(diff_id=row["diff_id"], blob=row["blob"], media_type=row["media_type"], size=row["size"]),
+            seconds=row["seconds"],
+            created=row["created"],
+        )
+
+    def record(self, record: StepRecord) -> None:
+        """Keep what a step left, durably: the next build may rely on it."""
+        layer = record.layer
+        values = (layer.diff_id, layer.blob, layer.media_type, layer.size, record.seconds)
+        self._database.execute(
+            "INSERT OR REPLACE INTO build_step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.key,
+                record.title,
+                msgspec.json.encode(record.inputs),
+                *values,
+                record.created,
+                int(time.time()),
+            ),
+        )
+
+    def forget(self, key: str) -> None:
+        """Drop a record whose layer is gone."""
+        self._database.execute("DELETE FROM build_step WHERE key = ?", (key,))
+
+    # Places
+
+    def previous(self, slot: Slot) -> StepRecord | None:
+        """Return what stood at this place last: the same instruction of the stage, else the same position."""
+        rows = self._database.query(
+            "SELECT position, title, key FROM build_slot WHERE project = ? AND stage = ?", (slot.project, slot.stage)
+        )
+        same = [row for row in rows if row["title"] == slot.title]
+        at = min(same, key=lambda row: abs(row["position"] - slot.position), default=None)
+        if at is None:
+            at = next((row for row in rows if row["position"] == slot.position), None)
+        return None if at is None else self.lookup(at["key"])
+
+    def occupy(self, slots: Iterable[tuple[Slot, str]]) -> None:
+        """Note which key each place has now; writes only what changed."""
+        slots = list(slots)
+        known: dict[tuple[str, str, int], tuple[str, str]] = {}
+        for project in {slot.project for slot, _ in slots}:
+            for row in self._database.query("SELECT * FROM build_slot WHERE project = ?", (project,)):
+                known[project, row["stage"], row["position"]] = (row["title"], row["key"])
+        changed = [
+            (slot.project, slot.stage, slot.position, slot.title, key)
+            for slot, key in slots
+            if known.get((slot.project, slot.stage, slot.position)) != (slot.title, key)
+        ]
+        if changed:
+            with self._database.transaction() as connection:
+                connection.executemany("INSERT OR REPLACE INTO build_slot VALUES (?, ?, ?, ?, ?)", changed)
+
+    # Files
+
+    def keep_listing(self, digest: str, listing: bytes) -> None:
+        """Keep the list of files behind a digest, for explanations."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO build_files VALUES (?, ?, ?)", (digest, zlib.compress(listing, 1), int(time.time()))
+        )
+
+    def listing(self, digest: str) -> bytes | None:
+        """Return the list of files behind a digest."""
+        rows = self._database.query("SELECT listing FROM build_files WHERE digest = ?", (digest,))
+        return zlib.decompress(rows[0]["listing"]) if rows else None
+
+    def selection(self, key: str) -> str | None:
+        """Return the digest that a selection in an immutable filesystem has."""
+        rows = self._database.query("SELECT digest FROM build_selection WHERE key = ?", (key,))
+        return str(rows[0]["digest"]) if rows else None
+
+    def keep_selection(self, key: str, digest: str) -> None:
+        """Remember it."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO build_selection VALUES (?, ?, ?)", (key, digest, int(time.time()))
+        )
+
+    # Keeping and removing
+
+    def layers(self) -> set[str]:
+        """Return every layer (diff_id) and blob that a record names: what a collection must keep for the cache."""
+        rows = self._database.query("SELECT diff_id, blob FROM build_step WHERE diff_id != ''")
+        return {row["diff_id"] for row in rows} | {row["blob"] for row in rows}
+
+    def blobs(self) -> list[str]:
+        """Return the digests of the blobs that records name."""
+        return [row["blob"] for row in self._database.query("SELECT blob FROM build_step WHERE blob != ''")]
+
+    def prune(self, *, unused_for: float = 0.0) -> list[Layer]:
+        """Drop the records not used for so many seconds; returns their layers, which may be garbage now."""
+        limit = int(time.time() - unused_for)
+        with self._database.transaction() as connection:
+            rows = connection.execute("SELECT * FROM build_step WHERE used <= ?", (limit,)).fetchall()
+            connection.execute("DELETE FROM build_step WHERE used <= ?", (limit,))
+            connection.execute("DELETE FROM build_files WHERE used <= ?", (limit,))
+            connection.execute("DELETE FROM build_selection WHERE used <= ?", (limit,))
+        return [
+            Layer(diff_id=row["diff_id"], blob=row["blob"], media_type=row["media_type"], size=row["size"])
+            for row in rows
+        ]

@@ -1,0 +1,62 @@
+"""What the builder needs of the world: something that runs a command in a root filesystem, and images by name.
+
+The builder declares these Protocols; the composition root fulfils them with the engine and the image service. An
+`Executor` promises that when `run` returns, or raises, or is cancelled, no process of the command is left and
+nothing of it is mounted any more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kestrel.linux.rootfs import Rootfs
+
+Output = Callable[[str, bytes], None]
+"""Takes (`stdout` or `stderr`, bytes) as they come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMount:
+    """Something to mount for one command.
+
+    `kind` is `bind` (`source`: a file or directory of the host) or `tmpfs` (`size` in bytes, 0 for no limit). The
+    target is a path inside the root; what is missing of it is created there, and removed again by the builder.
+    """
+
+    target: str
+    kind: str = "bind"
+    source: str = ""
+    read_only: bool = True
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One command to run in a snapshot.
+
+    `id` is unique and short, fit for names of cgroups and sandboxes. `user` is docker's form (`name`, `uid`,
+    `uid:gid`), looked up in the root's own /etc/passwd; empty means root. `network` is `default`, `none` or `host`.
+    """
+
+    id: str
+    rootfs: Rootfs
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str = "/"
+    user: str = ""
+    network: str = "default"
+    hostname: str = "buildkitsandbox"
+    hosts: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[RunMount, ...] = ()
+
+
+class Executor(Protocol):
+    """Runs commands in snapshots."""
+
+    async def run(self, run: Run, output: Output) -> int:
+        """Run to the end and return the exit code (128 + signal when a signal ended it).
+
+        Raises KestrelError when the command could not be started. When cancelled, kills the command, waits until it
+        is gone, and raises CancelledError.
+        """
+        ...

@@ -1,0 +1,102 @@
+"""COPY, ADD and WORKDIR: what is selected from where, and where it goes."""
+
+import re
+
+from kestrel.base.errors import Unimplemented
+from kestrel.build.graph import Context, CopyFiles, Inline, MakeDirectory, Origin, Remote, Selection, Step
+from kestrel.build.lower import Lowering, clean
+from kestrel.build.ownership import numeric_owner, parse_mode
+from kestrel.dockerfile import instructions as ins
+from kestrel.dockerfile.decode import names_directory
+
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_GIT = re.compile(r"(?:git@|git://|ssh://|https?://[^#?]+\.git(?:[#?]|$)|github\.com/)", re.IGNORECASE)
+
+
+def lower_copy(stage: Lowering, instruction: ins.Copy) -> None:
+    """COPY: from the context, a stage, an image or the Dockerfile itself."""
+    origin: Origin | Step | Context = stage.find(instruction.from_) if instruction.from_ else Context()
+    selections = []
+    if instruction.sources:
+        selections.append(
+            Selection(
+                origin=origin,
+                patterns=instruction.sources,
+                exclude=instruction.exclude,
+                parents=instruction.parents,
+            )
+        )
+    _lower(stage, instruction, [*selections, *_inline(instruction)])
+
+
+def lower_add(stage: Lowering, instruction: ins.Add) -> None:
+    """ADD: as COPY, and URLs, and local archives unpacked."""
+    local = [s for s in instruction.sources if not _URL.match(s) and not _GIT.match(s)]
+    remote = [s for s in instruction.sources if s not in local]
+    if any(_GIT.match(source) for source in remote):
+        raise Unimplemented("ADD from a git repository is not supported yet", hint="clone it beside the Dockerfile")
+    if instruction.checksum and (len(remote) != 1 or local):
+        raise stage.error(instruction, "--checksum is for exactly one remote source")
+    if instruction.checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", instruction.checksum):
+        raise stage.error(
+            instruction, f"invalid checksum `{instruction.checksum}`", hint="write sha256: and 64 hex digits"
+        )
+    selections = [
+        Selection(
+            origin=Remote(url=url, checksum=instruction.checksum), patterns=("*",), unpack=instruction.unpack is True
+        )
+        for url in remote
+    ]
+    if local:
+        selections.append(
+            Selection(
+                origin=Context(),
+                patterns=tuple(local),
+                exclude=instruction.exclude,
+                unpack=instruction.unpack is not False,
+            )
+        )
+    _lower(stage, instruction, [*selections, *_inline(instruction)])
+
+
+def _inline(instruction: ins.Transfer) -> list[Selection]:
+    files = tuple((heredoc.name, heredoc.body) for heredoc in instruction.inline)
+    return [Selection(origin=Inline(files=files))] if files else []
+
+
+def _lower(stage: Lowering, instruction: ins.Transfer, selections: list[Selection]) -> None:
+    destination = instruction.destination
+    several = len(instruction.sources) + len(instruction.inline) > 1
+    if several and not names_directory(destination):
+        raise stage.error(
+            instruction,
+            f"with more than one source the destination must be a directory: `{destination}`",
+            hint=f"write it with a slash at the end: `{destination}/`",
+        )
+    parse_mode(instruction.chmod)
+    operation = CopyFiles(
+        selections=tuple(selections),
+        destination=stage.absolute(destination),
+        as_directory=names_directory(destination),
+        chown=instruction.chown,
+        chmod=instruction.chmod,
+        # A name can only be looked up in the stage below, on which a linked layer must not depend.
+        link=instruction.link and (not instruction.chown or numeric_owner(instruction.chown) is not None),
+    )
+    stage.step(instruction, operation, _created_by(instruction))
+
+
+def _created_by(instruction: ins.Transfer) -> str:
+    flags = "".join(f"{flag} " for flag in map(str, instruction.node.flags))
+    names = (f"<<{heredoc.name}" for heredoc in instruction.inline)
+    return f"{instruction.node.keyword} {flags}{' '.join((*instruction.sources, *names, instruction.destination))}"
+
+
+def lower_workdir(stage: Lowering, instruction: ins.Workdir) -> None:
+    """WORKDIR: relative to the one before; the directory is made if it is not there."""
+    path = clean("/" + instruction.path) if instruction.path.startswith("/") else stage.absolute(instruction.path)
+    stage.configure(working_dir=path)
+    if path == "/":
+        stage.record("WORKDIR /")
+        return
+    stage.step(instruction, MakeDirectory(path=path), f"WORKDIR {path}")

@@ -1,0 +1,158 @@
+"""FROM: which image or stage each stage begins with, and which stages a target needs at all.
+
+Answered before any image is looked up: the outline lists the images to resolve, so that what no needed stage names
+is never asked of a registry.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from kestrel.base.errors import Unimplemented
+from kestrel.build.scope import Scope
+from kestrel.dockerfile import instructions as ins
+from kestrel.dockerfile.decode import decode_text, parse_mount
+from kestrel.dockerfile.errors import DockerfileError, suggestion
+from kestrel.dockerfile.nodes import Source
+from kestrel.oci.platform import Platform
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageOutline:
+    """A stage with its FROM line expanded. `parent` is the stage it builds on, None when `image` is a name.
+
+    `triggers` are the ONBUILD instructions that its base image brings, None until the image is known.
+    """
+
+    stage: ins.Stage
+    image: str
+    parent: int | None
+    triggers: tuple[ins.Instruction, ...] | None = None
+
+    @property
+    def instructions(self) -> tuple[ins.Instruction, ...]:
+        """Everything the stage carries out, the triggers first."""
+        return (*(self.triggers or ()), *self.stage.instructions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """All stages, the target's index, and the indices of those it needs, in order."""
+
+    stages: tuple[StageOutline, ...]
+    target: int
+    needed: tuple[int, ...]
+    global_args: Mapping[str, str]
+
+    def images(self, contexts: Mapping[str, object]) -> dict[str, ins.Instruction]:
+        """Return the names of images that the needed stages ask for, each with the instruction that does first."""
+        names: dict[str, ins.Instruction] = {}
+        for index in self.needed:
+            outline = self.stages[index]
+            if outline.parent is None and outline.image != SCRATCH and outline.image not in contexts:
+                names.setdefault(outline.image, outline.stage.from_)
+            for instruction in outline.instructions:
+                for name in references(instruction):
+                    if self.find(name, index) is None and name != SCRATCH and name not in contexts:
+                        names.setdefault(name, instruction)
+        return names
+
+    def find(self, name: str, before: int) -> int | None:
+        """Return the index of the stage that `name` (or a number) means at a place, or None."""
+        return find_stage([o.stage for o in self.stages], name, before)
+
+
+def outline(program: ins.Program, source: Source, scope: Scope, target: str) -> Outline:
+    """Expand every FROM and find out which stages the target needs. Raises DockerfileError."""
+    for arg in program.global_args:
+        scope.declare(arg)
+    stages = tuple(_outline(stage, source, scope, program.stages) for stage in program.stages)
+    index = _target(program.stages, target)
+    values = {name: value for name, value in scope.args.items() if value is not None}
+    return Outline(stages=stages, target=index, needed=_needed(stages, index), global_args=values)
+
+
+def with_triggers(outline: Outline, on_build: Mapping[str, tuple[str, ...]]) -> Outline:
+    """Return the outline with the triggers of images looked up meanwhile: they may need further stages and images."""
+    stages = tuple(
+        replace(each, triggers=tuple(decode_text(text, f"ONBUILD of {each.image}") for text in on_build[each.image]))
+        if each.parent is None and each.triggers is None and each.image in on_build
+        else each
+        for each in outline.stages
+    )
+    return replace(outline, stages=stages, needed=_needed(stages, outline.target))
+
+
+def _needed(stages: tuple[StageOutline, ...], target: int) -> tuple[int, ...]:
+    """Return the indices of the stages that the target builds on or copies from, itself included."""
+    declared = [each.stage for each in stages]
+    needed: set[int] = set()
+    pending = [target]
+    while pending:
+        current = pending.pop()
+        if current in needed:
+            continue
+        needed.add(current)
+        parent = stages[current].parent
+        names = [name for instruction in stages[current].instructions for name in references(instruction)]
+        found = [parent, *(find_stage(declared, name, current) for name in names)]
+        pending.extend(index for index in found if index is not None)
+    return tuple(sorted(needed))
+
+
+def _outline(stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.Stage, ...]) -> StageOutline:
+    predefined = Scope(scope.given, scope.predefined, escape=scope.escape)
+    predefined.args = {**scope.predefined, **scope.args}
+    try:
+        base = stage.from_.expanded(predefined)
+    except DockerfileError as error:
+        raise error.within(source, stage.from_.node) from None
+    if not base.image:
+        raise DockerfileError.at(
+            stage.from_.node,
+            f"the image name `{stage.from_.image}` is empty once its variables are put in",
+            source=source,
+            hint="declare the ARG before the first FROM, and give it a default or a --build-arg",
+        )
+    if base.platform and Platform.parse(base.platform).normalized() != Platform.host():
+        raise Unimplemented(
+            f"FROM --platform={base.platform} is not this machine's platform",
+            hint=f"only {Platform.host()} can be built here",
+        )
+    parent = find_stage(stages, base.image, stage.index, numbers=False)
+    return StageOutline(stage=stage, image=base.image, parent=parent)
+
+
+def find_stage(
+    stages: "tuple[ins.Stage, ...] | list[ins.Stage]", name: str, before: int, *, numbers: bool = True
+) -> int | None:
+    """Return the last stage before `before` of that name; numbers count stages from 0."""
+    if name.lower() == SCRATCH:
+        return None
+    for stage in reversed(stages[:before]):
+        if stage.name and stage.name == name.lower():
+            return stage.index
+    if numbers and name.isdecimal() and int(name) < before:
+        return int(name)
+    return None
+
+
+def _target(stages: tuple[ins.Stage, ...], target: str) -> int:
+    if not target:
+        return len(stages) - 1
+    found = find_stage(stages, target, len(stages))
+    if found is None:
+        names = [stage.name for stage in stages if stage.name]
+        listed = f"the stages are {', '.join(names)}" if names else "no stage has a name; write `FROM ... AS <name>`"
+        raise DockerfileError(f"no stage `{target}`", hint=suggestion(target, names) or listed)
+    return found
+
+
+def references(instruction: ins.Instruction) -> tuple[str, ...]:
+    """Return what an instruction names by `--from`, in COPY and in mounts."""
+    if isinstance(instruction, ins.Copy) and instruction.from_:
+        return (instruction.from_,)
+    if isinstance(instruction, ins.Run):
+        return tuple(mount.from_ for mount in map(parse_mount, instruction.mounts) if mount.from_)
+    return ()

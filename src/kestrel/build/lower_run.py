@@ -1,0 +1,92 @@
+"""RUN: what is executed, in which environment, and which mounts it gets."""
+
+import posixpath
+from dataclasses import replace
+
+from kestrel.base.errors import Unimplemented
+from kestrel.build.graph import Context, Execute, MountInput
+from kestrel.build.lower import DEFAULT_PATH, Lowering, clean
+from kestrel.dockerfile import instructions as ins
+from kestrel.dockerfile.decode import parse_mount
+from kestrel.dockerfile.errors import DockerfileError
+from kestrel.dockerfile.lexer import opening
+
+SCRIPT_DIRECTORY = "/dev/pipes"
+"""Where a here-document that begins with `#!` appears as a file; the place BuildKit uses, which scripts see as $0."""
+
+
+def lower_run(stage: Lowering, instruction: ins.Run) -> None:
+    """RUN: one step."""
+    if instruction.security == "insecure":
+        raise Unimplemented(
+            "RUN --security=insecure is not supported", hint="run the step's work in a container instead"
+        )
+    if instruction.devices:
+        raise Unimplemented("RUN --device is not supported")
+    argv, script = _command(stage, instruction)
+    args = stage.scope.set_args()
+    operation = Execute(
+        argv=argv,
+        env=_environment(stage, args),
+        cwd=stage.cwd,
+        user=stage.config.user,
+        network=stage.network if instruction.network == "default" else instruction.network,
+        mounts=tuple(_mount(stage, instruction, text) for text in instruction.mounts),
+        script=script,
+        unkeyed=frozenset(stage.scope.proxies()),
+    )
+    values = " ".join(f"{name}={value}" for name, value in sorted(args.items()))
+    prefix = f"|{len(args)} {values} " if args else ""
+    stage.step(instruction, operation, f"RUN {prefix}{' '.join(argv)}")
+
+
+def _command(stage: Lowering, instruction: ins.Run) -> tuple[tuple[str, ...], str]:
+    """Return the argument vector, and a script for it to run when a here-document is one."""
+    command = instruction.command
+    if not command.argv:
+        raise stage.error(instruction, "RUN needs a command")
+    if not command.shell:
+        return command.argv, ""
+    line = command.line
+    if not instruction.heredocs:
+        return (*stage.shell, line), ""
+    first = instruction.heredocs[0]
+    if opening(line, stage.scope.escape) is not None:
+        # The here-document is the whole command: a script of its own, or lines for the shell.
+        if first.content.startswith("#!"):
+            return (posixpath.join(SCRIPT_DIRECTORY, first.name),), first.body
+        return (*stage.shell, first.body), ""
+    # The shell reads it itself.
+    return (*stage.shell, line + "".join(f"\n{h.content}{h.name}" for h in instruction.heredocs)), ""
+
+
+def _environment(stage: Lowering, args: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what the command sees: ENV, then ARGs, then proxies, and the time files are clamped to.
+
+    SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/source-date-epoch/) makes compilers and packers write
+    the same bytes each time; without it Python's bytecode files would carry times that the layer no longer has.
+    """
+    env = {"PATH": DEFAULT_PATH, **stage.scope.proxies(), **args, **stage.scope.env}
+    env.setdefault("SOURCE_DATE_EPOCH", str(stage.epoch))
+    return tuple(env.items())
+
+
+def _mount(stage: Lowering, instruction: ins.Run, text: str) -> MountInput:
+    try:
+        mount = parse_mount(text, stage.scope.word)
+    except DockerfileError as error:
+        raise error.within(stage.source, instruction.node) from None
+    if mount.type == "ssh":
+        raise Unimplemented("RUN --mount=type=ssh is not supported", hint="pass a deploy key with --mount=type=secret")
+    if mount.target:
+        mount = replace(mount, target=stage.absolute(mount.target))
+        if mount.target == "/":
+            raise stage.error(instruction, "a mount cannot replace the whole root", hint="choose a directory as target")
+    if mount.type == "cache":
+        mount = replace(mount, id=mount.id or mount.target)
+    if mount.type == "bind":
+        origin = stage.find(mount.from_) if mount.from_ else Context()
+        return MountInput(mount=replace(mount, source=clean("/" + mount.source)), origin=origin)
+    if mount.type == "cache" and mount.from_:
+        raise Unimplemented("a cache mount cannot start from a stage yet", hint="copy the files into it in the RUN")
+    return MountInput(mount=mount)

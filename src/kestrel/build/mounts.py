@@ -1,0 +1,153 @@
+"""What RUN --mount asks for, made ready as files and directories of the host, and put away afterwards.
+
+bind     the selected files are copied to a private directory; what the command writes there is discarded
+cache    a directory kept between builds, by id; `locked` waits for its turn, `private` takes another one if in use
+tmpfs    memory
+secret   a file only root of this host can read, gone after the step; never part of a key or a layer
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from kestrel.base.errors import NotFound, nearest
+from kestrel.base.files import private_directory
+from kestrel.build.copy import Writer
+from kestrel.build.executor import RunMount
+from kestrel.build.gather import Gathering
+from kestrel.build.graph import Execute, MountInput
+from kestrel.build.lower_run import SCRIPT_DIRECTORY
+from kestrel.dockerfile.instructions import Mount
+
+
+class Mounts:
+    """Owns the directories below `root` (kept: caches) and `scratch` (emptied at start)."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        self._caches = private_directory(root / "caches")
+        self._scratch = private_directory(scratch)
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._busy: set[Path] = set()
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove what a killed build left; only to be called when none runs."""
+        for item in self._scratch.iterdir():
+            shutil.rmtree(item, ignore_errors=True)
+
+    @asynccontextmanager
+    async def prepared(
+        self,
+        name: str,
+        operation: Execute,
+        gatherings: Mapping[int, Gathering],
+        secrets: Mapping[str, Path],
+        epoch: int,
+    ) -> AsyncIterator[tuple[tuple[RunMount, ...], dict[str, str]]]:
+        """Give the mounts of a step, and environment variables that secrets asked for."""
+        directory = self._scratch / name
+        locks: list[asyncio.Lock] = []
+        taken: list[Path] = []
+        env: dict[str, str] = {}
+        try:
+            await asyncio.to_thread(directory.mkdir, 0o700)
+            ready: list[RunMount] = []
+            for number, item in enumerate(operation.mounts):
+                place = directory / str(number)
+                if item.mount.type == "bind":
+                    source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
+                    ready.append(RunMount(target=item.mount.target, source=source, read_only=item.mount.read_only))
+                elif item.mount.type == "cache":
+                    ready.append(await self._cache(item.mount, locks, taken))
+                elif item.mount.type == "tmpfs":
+                    ready.append(
+                        RunMount(target=item.mount.target, kind="tmpfs", size=item.mount.size, read_only=False)
+                    )
+                else:
+                    ready.extend(_secret(item, secrets, place, env))
+            if operation.script:
+                ready.append(_script(operation, directory / "script"))
+            yield tuple(ready), env
+        finally:
+            for lock in locks:
+                lock.release()
+            self._busy.difference_update(taken)
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, True))
+
+    async def _cache(self, mount: Mount, locks: list[asyncio.Lock], taken: list[Path]) -> RunMount:
+        path = self._caches / hashlib.sha256(mount.id.encode()).hexdigest()[:32]
+        if mount.sharing == "locked":
+            lock = self._locks.setdefault(mount.id, asyncio.Lock())
+            await lock.acquire()
+            locks.append(lock)
+        elif mount.sharing == "private":
+            base, number = path, 1
+            while path in self._busy:
+                number += 1
+                path = base.with_name(f"{base.name}.{number}")
+        taken.append(path)
+        self._busy.add(path)
+        if not path.exists():
+            path.mkdir()
+            os.chown(path, mount.uid or 0, mount.gid or 0)
+            path.chmod(0o755 if mount.mode is None else mount.mode)
+        return RunMount(target=mount.target, source=str(path), read_only=mount.read_only)
+
+
+def _materialise(gathering: Gathering, place: Path, mount: Mount, epoch: int) -> str:
+    """Copy what a bind mount shows into a directory of its own."""
+    tree, sources = gathering.sources()
+    place.mkdir(0o755)
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    writer = Writer(fd, epoch=epoch)
+    try:
+        for source in sources:
+            writer.place(tree, source, "/content", as_directory=False)
+    finally:
+        writer.close()
+        os.close(fd)
+    if mount.source != "/" and not sources:
+        raise NotFound(f"`{mount.source}` is not in {tree.name}")
+    return str(place / "content")
+
+
+def _secret(item: MountInput, secrets: Mapping[str, Path], place: Path, env: dict[str, str]) -> list[RunMount]:
+    mount = item.mount
+    source = secrets.get(mount.id)
+    if source is None:
+        if not mount.required:
+            return []
+        raise NotFound(f"the secret `{mount.id}` was not given", hint=_secret_hint(mount.id, secrets))
+    try:
+        data = source.read_bytes()
+    except OSError as error:
+        raise NotFound(f"cannot read the secret `{mount.id}` from {source}: {error.strerror}") from None
+    if mount.env:
+        env[mount.env] = data.decode("utf-8", "surrogateescape")
+    if not mount.target:
+        return []
+    _write(place, data, 0o400 if mount.mode is None else mount.mode)
+    os.chown(place, mount.uid or 0, mount.gid or 0)
+    return [RunMount(target=mount.target, source=str(place), read_only=True)]
+
+
+def _secret_hint(name: str, secrets: Mapping[str, Path]) -> str:
+    close = nearest(name, secrets)
+    return f"did you mean `{close}`?" if close else f"give it with --secret id={name},src=FILE"
+
+
+def _script(operation: Execute, place: Path) -> RunMount:
+    place.mkdir(0o755)
+    name = operation.argv[0].rpartition("/")[2]
+    _write(place / name, operation.script.encode("utf-8", "surrogateescape"), 0o755)
+    return RunMount(target=SCRIPT_DIRECTORY, source=str(place), read_only=True)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    path.chmod(mode)

@@ -1,0 +1,111 @@
+"""Files behind URLs, for ADD: fetched over http(s), checked, and kept by digest until the builder starts again.
+
+The key of such a step is the digest of what the URL holds now. A server that says "not modified" to the validator
+it gave before saves the transfer; a `--checksum` that we have saves the question too.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from kestrel.base.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from kestrel.base.files import private_directory
+from kestrel.build.tree import Tree
+
+LIMIT = 16 << 30
+"""Most bytes of one download."""
+
+
+Get = Callable[[str, dict[str, str]], "AbstractAsyncContextManager[Answer]"]
+"""Opens a URL with request headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A server's answer: status, validator (ETag), and the body in pieces."""
+
+    status: int
+    validator: str
+    pieces: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A file as it was fetched: where it is kept, and the name its URL gives it."""
+
+    path: Path
+    name: str
+
+
+class Downloads:
+    """The kept files. `get` does the wire; the builder's owner gives it."""
+
+    def __init__(self, directory: Path, get: Get | None) -> None:
+        self._directory = private_directory(directory)
+        self._get = get
+        self._validators: dict[str, tuple[str, Path]] = {}
+
+    async def fetch(self, url: str, checksum: str) -> Fetched:
+        """Return the file behind a URL. Raises KestrelError that names the URL."""
+        name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
+        if not name or name in (".", "..") or "\0" in name:
+            raise InvalidArgument(f"cannot tell a file name from {url}", hint="name a file, or use curl in a RUN")
+        if checksum and (kept := self._place(checksum, name) / name).exists():
+            return Fetched(path=kept, name=name)
+        if self._get is None:
+            raise Unavailable(f"cannot fetch {url}: this builder was set up without network access")
+        return await self._download(url, name, checksum)
+
+    def tree(self, fetched: Fetched) -> Tree:
+        """Return a tree with that one file, under the name its URL gives it."""
+        return Tree(os.open(fetched.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name="the download")
+
+    def _place(self, digest: str, name: str) -> Path:
+        """One directory for each digest and name: the tree has just this file."""
+        return self._directory / f"{digest.replace(':', '-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+    async def _download(self, url: str, name: str, checksum: str) -> Fetched:
+        assert self._get is not None  # the caller has looked
+        validator, before = self._validators.get(url, ("", Path()))
+        headers = {"If-None-Match": validator} if validator and before.exists() else {}
+        async with self._get(url, headers) as answer:
+            if answer.status == 304 and headers:
+                return Fetched(path=before, name=name)
+            if answer.status == 404:
+                raise NotFound(f"{url} does not exist (404)")
+            if answer.status != 200:
+                raise Unavailable(f"{url} was answered with {answer.status}")
+            path = await self._keep(url, name, checksum, answer)
+            if answer.validator:
+                self._validators[url] = (answer.validator, path)
+            return Fetched(path=path, name=name)
+
+    async def _keep(self, url: str, name: str, checksum: str, answer: Answer) -> Path:
+        algorithm = checksum.partition(":")[0] or "sha256"
+        hasher, size = hashlib.new(algorithm), 0
+        temporary = self._directory / f".{os.urandom(8).hex()}"
+        try:
+            with open(temporary, "xb") as file:
+                async for piece in answer.pieces:
+                    size += len(piece)
+                    if size > LIMIT:
+                        raise ResourceExhausted(f"{url} is larger than {LIMIT} bytes")
+                    hasher.update(piece)
+                    await asyncio.to_thread(file.write, piece)
+            digest = f"{algorithm}:{hasher.hexdigest()}"
+            if checksum and digest != checksum:
+                raise DataLoss(
+                    f"{url} has the digest {digest}, not {checksum}",
+                    hint="the file changed or is not the one that was meant",
+                )
+            place = private_directory(self._place(digest, name))
+            os.chmod(temporary, 0o600)
+            temporary.rename(place / name)
+            return place / name
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,291 @@
+"""`Builder`, the object that doors hold: a request in, an image in the store out.
+
+    builder = Builder(images=..., content=..., snapshots=..., executor=..., database=..., root=Path(...))
+    result = await builder.build(BuildRequest(context=Path("."), tags=("app:1",)), print)
+
+The order of a build: read the Dockerfile, find out which stages are needed, look up the images they name, plan,
+solve, assemble, import. Everything up to planning fails before anything has run.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kestrel.base.db import Database
+from kestrel.base.errors import InvalidArgument, NotFound, nearest
+from kestrel.build.bases import Bases, Images
+from kestrel.build.cache import Cache, Layer
+from kestrel.build.digests import FileDigests
+from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
+from kestrel.build.executor import Executor
+from kestrel.build.export import assemble
+from kestrel.build.flights import Flights
+from kestrel.build.graph import BaseImage, Plan
+from kestrel.build.layers import Layers, Snapshots
+from kestrel.build.lower_from import Outline, outline, with_triggers
+from kestrel.build.mounts import Mounts
+from kestrel.build.plan import Planner
+from kestrel.build.remote import Downloads, Get
+from kestrel.build.scope import Scope, platform_args
+from kestrel.build.solver import Solver, StepResult, Tools
+from kestrel.build.tree import Tree
+from kestrel.build.work import Worker
+from kestrel.content import Store
+from kestrel.dockerfile import IgnoreList, Program, Source, decode, parse, parse_ignore
+from kestrel.dockerfile.errors import DockerfileError
+from kestrel.dockerfile.instructions import Instruction
+from kestrel.oci.digest import Digest
+from kestrel.oci.platform import Platform
+
+DOCKERFILE = "Dockerfile"
+_LARGEST = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What to build. `dockerfile` is a path (None: `Dockerfile` in the context); `target` a stage (empty: the last).
+
+    `source_date_epoch` is the time in seconds that files are clamped to; None takes the build argument
+    SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets without a flag of
+    its own. `contexts` are further directories by name, for `--from`. `secrets` maps ids to files.
+    """
+
+    context: Path
+    dockerfile: Path | None = None
+    tags: tuple[str, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    network: str = "default"
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    contexts: Mapping[str, Path] = field(default_factory=dict)
+    source_date_epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildResult:
+    """The image: its id (digest of the configuration), the digest of its manifest, and what became of each step."""
+
+    image_id: Digest
+    digest: Digest
+    names: tuple[str, ...]
+    steps: tuple[StepResult, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A request's files, read: the program, its source, and what the context hides."""
+
+    source: Source
+    program: Program
+    ignore: IgnoreList
+    escape: str
+
+
+class Builder:
+    """Builds images; several at once share what they have in common. Use from one event loop.
+
+    `root` is the builder's own directory (cache mounts, downloads); `scratch` is for what lives during a build, best
+    in memory since secrets pass through it. `get` opens URLs for ADD; None refuses them.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Images,
+        content: Store,
+        snapshots: Snapshots,
+        executor: Executor,
+        database: Database,
+        root: Path,
+        scratch: Path | None = None,
+        get: Get | None = None,
+    ) -> None:
+        self._images = images
+        self._content = content
+        self.cache = Cache(database)
+        layers = Layers(snapshots, content)
+        layers.discard_strays()
+        mounts = Mounts(root, scratch or root / "scratch")
+        self._tools = Tools(
+            cache=self.cache,
+            digests=FileDigests(database),
+            layers=layers,
+            worker=Worker(layers=layers, executor=executor, mounts=mounts),
+            downloads=Downloads(root / "downloads", get),
+            flights=Flights[Layer, Event](),
+        )
+
+    async def build(self, request: BuildRequest, progress: Emit = lambda _: None) -> BuildResult:
+        """Build and return the image. Raises DockerfileError and other KestrelErrors; cancelling cleans up."""
+        began = time.monotonic()
+        read = await asyncio.to_thread(_read, request)
+        bases = Bases(self._images, self._content, progress, pull=request.pull)
+        with self._content.lease():
+            plan = await self._plan(request, read, bases)
+            progress(_planned(plan, read, request))
+            for warning in plan.warnings:
+                progress(Warned(text=warning))
+            solver = Solver(
+                tools=self._tools,
+                plan=plan,
+                project=f"{os.path.realpath(request.context)}:{read.source.name}",
+                open_context=lambda name: _open_context(request, read, name),
+                unpack=bases.unpack,
+                emit=progress,
+                no_cache=request.no_cache,
+                secrets=request.secrets,
+            )
+            await solver.solve()
+            return await self._export(request, plan, solver, progress, began)
+
+    async def plan(self, request: BuildRequest) -> Plan:
+        """Return the plan of a request without running anything (base images are looked up, and pulled if absent)."""
+        read = await asyncio.to_thread(_read, request)
+        return await self._plan(request, read, Bases(self._images, self._content, lambda _: None, pull=request.pull))
+
+    async def _plan(self, request: BuildRequest, read: _Read, bases: Bases) -> Plan:
+        predefined = platform_args(Platform.host(), request.target)
+        scope = Scope(dict(request.build_args), predefined, escape=read.escape)
+        first = outline(read.program, read.source, scope, request.target)
+        found: dict[str, BaseImage] = {}
+        while missing := {n: i for n, i in first.images(request.contexts).items() if n not in found}:
+            found.update(await self._find(missing, read, bases))
+            first = with_triggers(first, {name: base.config.on_build for name, base in found.items()})
+        return self._planner(request, read, first, found, predefined).plan()
+
+    @staticmethod
+    async def _find(missing: Mapping[str, Instruction], read: _Read, bases: Bases) -> dict[str, BaseImage]:
+        """Look several images up at once; an error points at the instruction that names the image."""
+
+        async def find(name: str, instruction: Instruction) -> BaseImage:
+            try:
+                return await bases.find(name)
+            except (NotFound, InvalidArgument) as error:
+                raise DockerfileError.at(
+                    instruction.node, error.message, source=read.source, hint=error.hint
+                ) from error
+
+        tasks = {name: asyncio.ensure_future(find(name, instruction)) for name, instruction in missing.items()}
+        try:
+            return {name: await task for name, task in tasks.items()}
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    @staticmethod
+    def _planner(
+        request: BuildRequest,
+        read: _Read,
+        first: Outline,
+        found: Mapping[str, BaseImage],
+        predefined: Mapping[str, str],
+    ) -> Planner:
+        return Planner(
+            outline=first,
+            source=read.source,
+            escape=read.escape,
+            bases=found,
+            given=dict(request.build_args),
+            predefined=predefined,
+            contexts=request.contexts,
+            epoch=_epoch(request),
+            network=request.network,
+            labels=request.labels,
+        )
+
+    async def _export(
+        self, request: BuildRequest, plan: Plan, solver: Solver, progress: Emit, began: float
+    ) -> BuildResult:
+        start = time.monotonic()
+        assembled = assemble(plan.target, {step: result.layer for step, result in solver.results.items()})
+        await self._images.import_image(assembled.manifest, assembled.config, names=request.tags)
+        seconds = time.monotonic() - start
+        progress(Exported(image=assembled.image_id, names=request.tags, seconds=seconds))
+        return BuildResult(
+            image_id=assembled.image_id,
+            digest=assembled.digest,
+            names=request.tags,
+            steps=tuple(solver.results[step] for step in plan.steps),
+            seconds=time.monotonic() - began,
+        )
+
+
+def _planned(plan: Plan, read: _Read, request: BuildRequest) -> Planned:
+    return Planned(
+        dockerfile=read.source.name,
+        target=request.target or plan.target.name,
+        steps=tuple(Listed(id=step.id, title=step.title, stage=step.stage) for step in plan.steps),
+    )
+
+
+def _epoch(request: BuildRequest) -> int | None:
+    if request.source_date_epoch is not None:
+        return request.source_date_epoch
+    text = request.build_args.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) > 1 << 40:
+        raise InvalidArgument(f"SOURCE_DATE_EPOCH is `{text}`", hint="it is a number of seconds since 1970")
+    return int(text)
+
+
+def _read(request: BuildRequest) -> _Read:
+    """Read and decode the Dockerfile and the ignore file that goes with it."""
+    context = Path(request.context)
+    if not context.is_dir():
+        raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
+    path = request.dockerfile or context / DOCKERFILE
+    name = _name(path, context)
+    document = parse(_load(path, name), name)
+    return _Read(
+        source=document.source, program=decode(document), ignore=_ignore(path, context), escape=document.escape
+    )
+
+
+def _name(path: Path, context: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(context.resolve()))
+    except ValueError:
+        return str(path)
+
+
+def _load(path: Path, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        names = os.listdir(path.parent) if path.parent.is_dir() else []
+        close = nearest(path.name, names)
+        hint = f"did you mean `{close}`?" if close else "name it with --file"
+        raise NotFound(f"there is no {name} in {path.parent}", hint=hint) from None
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {path}: {(error.strerror or '').lower()}") from None
+    if len(data) > _LARGEST:
+        raise InvalidArgument(f"{name} is larger than {_LARGEST >> 20} MiB", hint="is it a Dockerfile?")
+    return data
+
+
+def _ignore(dockerfile: Path, context: Path) -> IgnoreList:
+    """`<Dockerfile>.dockerignore` beside the Dockerfile wins over the context's own."""
+    for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
+        try:
+            return parse_ignore(path.read_text("utf-8", "surrogateescape"), path.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return IgnoreList()
+
+
+def _open_context(request: BuildRequest, read: _Read, name: str) -> Tree:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if name:
+        path = request.contexts[name]
+        return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / DOCKERFILE, path))
+    return Tree(os.open(request.context, flags), name="the build context", ignore=read.ignore)

@@ -1,0 +1,223 @@
+"""Carries out one step: a writable root on the layers below, the operation, and the layer that is left.
+
+Whatever happens, the writable root is gone when this returns: it has become a layer, or was discarded.
+"""
+
+import asyncio
+import bz2
+import lzma
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from kestrel.archive.apply import Form, apply
+from kestrel.archive.compression import LayerReader, sniff
+from kestrel.base.errors import FailedPrecondition, KestrelError, Unimplemented
+from kestrel.base.ids import new_id, short
+from kestrel.build import leftovers
+from kestrel.build.cache import Layer
+from kestrel.build.copy import Writer
+from kestrel.build.events import Emit, Lines
+from kestrel.build.executor import Executor, Run
+from kestrel.build.gather import Gathering
+from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
+from kestrel.build.layers import Layers
+from kestrel.build.mounts import Mounts
+from kestrel.build.ownership import find_owner, parse_mode
+from kestrel.build.tree import FILE, Source, Tree
+from kestrel.dockerfile.errors import excerpt
+from kestrel.linux import mounts as kernel_mounts
+from kestrel.linux.rootfs import Rootfs
+from kestrel.oci.digest import Digest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_TAIL = 10
+_CODES = {
+    126: "the command is there but cannot be executed",
+    127: "the command is not in the image; check its name, PATH and what was installed before",
+    137: "it was killed; most often memory ran out",
+    139: "it crashed (segmentation fault)",
+}
+
+
+class RunFailed(FailedPrecondition):
+    """A RUN ended with another exit code than 0; `exit_code` and the last lines of output are in `context`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """What carrying out steps needs."""
+
+    layers: Layers
+    executor: Executor
+    mounts: Mounts
+
+    async def perform(
+        self,
+        step: Step,
+        below: Sequence[Digest],
+        gatherings: Mapping[int, Gathering],
+        secrets: Mapping[str, Path],
+        emit: Emit,
+    ) -> Layer:
+        """Carry out a step on the layers `below` and return its layer. Raises KestrelError."""
+        key, rootfs = await asyncio.to_thread(self.layers.begin, below)
+        try:
+            if isinstance(step.operation, Execute):
+                await self._run(step, step.operation, rootfs, gatherings, secrets, emit)
+            elif isinstance(step.operation, CopyFiles):
+                await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
+            else:
+                await _finished(_make_directory, step.operation, rootfs, step.epoch)
+            return await _finished(self.layers.commit, rootfs, step.epoch)
+        finally:
+            await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
+
+    async def _run(
+        self,
+        step: Step,
+        operation: Execute,
+        rootfs: Rootfs,
+        gatherings: Mapping[int, Gathering],
+        secrets: Mapping[str, Path],
+        emit: Emit,
+    ) -> None:
+        name = f"step-{short(new_id())}"
+        lines = Lines(step.id, emit)
+        prepared = self.mounts.prepared(name, operation, gatherings, secrets, step.epoch)
+        async with prepared as (mounts, secret_env):
+            places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
+            await _finished(_make_directory, MakeDirectory(path=operation.cwd), rootfs, step.epoch)
+            code = await self.executor.run(
+                Run(
+                    id=name,
+                    rootfs=rootfs,
+                    argv=operation.argv,
+                    env=(*operation.env, *secret_env.items()),
+                    cwd=operation.cwd,
+                    user=operation.user,
+                    network=operation.network,
+                    mounts=mounts,
+                ),
+                lines.feed,
+            )
+        lines.flush()
+        if code != 0:
+            raise run_failed(step, code, lines.tail)
+        await asyncio.to_thread(leftovers.remove, rootfs, places)
+
+
+async def _finished(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a blocking function in a thread, to its end even when cancelled: a root must be still when it is removed."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # seen: the cancellation is what counts
+        raise
+
+
+def run_failed(step: Step, code: int, tail: Sequence[str]) -> RunFailed:
+    """Make the error for a RUN: the exit code, the place, and the last lines it said."""
+    shown = [line for line in tail if line.strip()][-_TAIL:]
+    said = "".join(f"\n   | {_printable(line)}" for line in shown)
+    message = f"`{step.title}` failed with exit code {code}\n{excerpt(step.place.source, step.place.range)}"
+    return RunFailed(
+        message + (f"\n  its last output:{said}" if said else ""),
+        hint=_CODES.get(code),
+        exit_code=code,
+        file=step.place.source.name,
+        line=step.place.range.first,
+        output=list(shown),
+    )
+
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+def _printable(line: str) -> str:
+    line = _ESCAPES.sub("", line).expandtabs(4)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line[:500])
+
+
+def _make_directory(operation: MakeDirectory, rootfs: Rootfs, epoch: int) -> None:
+    with kernel_mounts.opened(kernel_mounts.open_rootfs(rootfs)) as root:
+        writer = Writer(root, epoch=epoch)
+        with kernel_mounts.opened(writer.make_directory(operation.path)):
+            pass
+
+
+def copy_files(operation: CopyFiles, rootfs: Rootfs, gatherings: Mapping[int, Gathering], epoch: int) -> None:
+    """COPY and ADD into a writable root."""
+    with kernel_mounts.opened(kernel_mounts.open_rootfs(rootfs)) as root:
+        owner = None
+        if operation.chown:
+            lookup = Tree(root, name="the stage")
+            owner = find_owner(operation.chown, lookup)
+        writer = Writer(root, epoch=epoch, owner=owner, mode=parse_mode(operation.chmod))
+        try:
+            for number, selection in enumerate(operation.selections):
+                if isinstance(selection.origin, Inline):
+                    for name, text in selection.origin.files:
+                        data = text.encode("utf-8", "surrogateescape")
+                        writer.put(name, data, operation.destination, as_directory=operation.as_directory)
+                    continue
+                tree, sources = gatherings[number].sources()
+                for source in sources:
+                    if not (selection.unpack and _unpacked(writer, tree, source, operation.destination, owner)):
+                        writer.place(tree, source, operation.destination, as_directory=operation.as_directory)
+        finally:
+            writer.close()
+
+
+def _unpacked(writer: Writer, tree: Tree, source: Source, destination: str, owner: tuple[int, int] | None) -> bool:
+    """Unpack a file if it is an archive; tells whether it was one, as docker does by looking at its bytes."""
+    if source.entries[0].kind != FILE:
+        return False
+    with tree.opened(source) as reader, open(reader.open(""), "rb") as file:
+        if not _is_archive(file.read(1 << 16)):
+            return False
+        file.seek(0)
+        directory = writer.make_directory(destination)
+        with kernel_mounts.opened(directory):
+            apply(LayerReader(file), directory, form=Form.PLAIN, owner=owner)
+    return True
+
+
+def _is_archive(head: bytes) -> bool:
+    """Tell a tar, plain or compressed, by its first bytes."""
+    kind = sniff(head[:6])
+    if kind in ("bzip2", "xz"):
+        try:
+            plain = (
+                bz2.BZ2Decompressor().decompress(head) if kind == "bzip2" else lzma.LZMADecompressor().decompress(head)
+            )
+        except (OSError, lzma.LZMAError, EOFError):
+            return False
+        if not _is_tar(plain):
+            return False
+        raise Unimplemented(f"ADD cannot unpack {kind} archives yet", hint="use gzip or zstd, or unpack it in a RUN")
+    if kind:
+        try:
+            return _is_tar(LayerReader(BytesIO(head)).read(512))
+        except KestrelError:
+            return False
+    return _is_tar(head)
+
+
+def _is_tar(head: bytes) -> bool:
+    """Check the header's own sum (POSIX pax, "ustar Interchange Format")."""
+    block = head[:512]
+    if len(block) < 512 or not block[0]:
+        return False
+    try:
+        told = int(block[148:156].strip(b"\0 ") or b"x", 8)
+    except ValueError:
+        return False
+    return told == sum(block[:148]) + 8 * 32 + sum(block[156:])

@@ -28,7 +28,7 @@ from kestrel.control.services import Services
 from kestrel.control.streams import STDERR, STDOUT, Detached, Frames
 from kestrel.engine import Container, ContainerConfig, ContainerState, ExecConfig, Mount, SandboxConfig, Security
 from kestrel.engine import Resources as Limits
-from kestrel.engine.stop import number as signal_number
+from kestrel.engine.signals import number as signal_number
 from kestrel.images import Image
 from kestrel.logs import LogOptions, stamp
 from kestrel.logs import read as read_log

@@ -8,7 +8,6 @@ from kestrel.engine.model import (
     ContainerState,
     DnsConfig,
     Mount,
-    PortMapping,
     Resources,
     Sandbox,
     SandboxConfig,
@@ -18,6 +17,7 @@ from kestrel.engine.model import (
 from kestrel.engine.parts import Settings
 from kestrel.engine.service import Engine
 from kestrel.engine.step import Step
+from kestrel.network import PortMapping
 
 __all__ = [
     "Container",

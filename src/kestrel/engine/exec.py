@@ -8,7 +8,8 @@ from kestrel.engine import nameservice
 from kestrel.engine import spec as specs
 from kestrel.engine.model import Container, ContainerState, Security
 from kestrel.engine.parts import Parts
-from kestrel.engine.shims import ExecResult, Session, Shim
+from kestrel.engine.session import Session
+from kestrel.engine.shims import Shim
 from kestrel.engine.start import identity_in
 
 
@@ -29,10 +30,13 @@ async def open_session(parts: Parts, wanted: str, config: ExecConfig) -> Session
     """Start the process and return its streams; closing the session before the process ends kills it."""
     container, shim = _running(parts, wanted)
     process = await _process(parts, container, config)
-    return await shim.exec(container.id, process, terminal=config.tty, stdin=config.stdin)
+    inner = await shim.exec(container.id, process, terminal=config.tty, stdin=config.stdin)
+    return Session(inner, inner.wait)
 
 
-async def sync(parts: Parts, wanted: str, config: ExecConfig, *, timeout: float, limit: int) -> ExecResult:
+async def sync(
+    parts: Parts, wanted: str, config: ExecConfig, *, timeout: float, limit: int
+) -> tuple[int, bytes, bytes]:
     """Run to the end and return exit code and output, `limit` bytes of each stream. Raises TimedOut after `timeout`."""
     container, shim = _running(parts, wanted)
     process = await _process(parts, container, config)

@@ -5,29 +5,30 @@ the daemon was away and finds out at its next start. All of them write the same 
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from kestrel.engine.model import Container, ContainerState
 from kestrel.engine.parts import Parts
-from kestrel.runtime.state import read_exit
+from kestrel.runtime import exits
+from kestrel.runtime.messages import Exited
 
 SIGKILLED = 137
 
 
-def exited(parts: Parts, identity: str, exit_code: int, *, oom: bool, moment: datetime) -> None:
+def exited(parts: Parts, event: Exited) -> None:
     """Record an exit that was seen, unless its end is known already."""
-    container = parts.store.containers.get(identity)
+    container = parts.store.containers.get(event.container_id)
     if container is None or container.state is ContainerState.EXITED:
         return
     ended = replace(
         container,
         state=ContainerState.EXITED,
-        finished=moment,
+        finished=datetime.fromtimestamp(event.moment, UTC),
         pid=0,
-        exit_code=exit_code,
-        oom_killed=oom,
-        reason="OOMKilled" if oom else "Completed" if exit_code == 0 else "Error",
-        message=_oom_message(container) if oom else "",
+        exit_code=event.exit_code,
+        oom_killed=event.oom,
+        reason="OOMKilled" if event.oom else "Completed" if event.exit_code == 0 else "Error",
+        message=_oom_message(container) if event.oom else "",
     )
     _record(parts, ended)
 
@@ -37,9 +38,9 @@ def lost(parts: Parts, sandbox: str, *, reason: str) -> None:
     for container in parts.store.containers_of(sandbox):
         if container.state is not ContainerState.RUNNING:
             continue
-        known = read_exit(str(parts.sandbox_directory(sandbox)), container.id)
+        known = exits.read(parts.sandbox_directory(sandbox), container.id)
         if known is not None:
-            exited(parts, container.id, known.exit_code, oom=known.oom, moment=known.moment)
+            exited(parts, known)
         else:
             _record(
                 parts,

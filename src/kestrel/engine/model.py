@@ -10,15 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PortMapping:
-    """One published port. `host_port` 0 lets the host choose; an empty `host_ip` means every address."""
-
-    container_port: int
-    host_port: int = 0
-    host_ip: str = ""
-    protocol: str = "tcp"
+from kestrel.network import PortMapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,14 @@
 """After a start of the daemon: take back every sandbox whose shim lives, and bury the others properly.
 
-Shims keep running while no daemon does; they hold the truth about what ended meanwhile. What has no shim any more
+Shims keep running while no daemon does, and tell whoever connects next what ended meanwhile. What has no shim any more
 cannot have processes either, except ones that outlived a killed shim: their cgroups are emptied here.
 """
 
 import asyncio
 import shutil
-from datetime import UTC, datetime
 
 from kestrel.base.errors import KestrelError
 from kestrel.base.ids import short
-from kestrel.engine import finish
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine.model import Sandbox, SandboxState
 from kestrel.engine.parts import Parts
@@ -35,12 +33,6 @@ async def _adopt(parts: Parts, sandbox: Sandbox) -> None:
         await sandboxes.gone(parts, sandbox, reason=sandboxes.KILLED)
         return
     parts.shims[sandbox.id] = shim
-    known = {status.container_id: status for status in await shim.states()}
-    for container in parts.store.containers_of(sandbox.id):
-        status = known.get(container.id)
-        if status is not None and status.exit_code is not None:
-            moment = datetime.fromtimestamp(status.finished, UTC)
-            finish.exited(parts, container.id, status.exit_code, oom=status.oom, moment=moment)
     sandboxes.watch(parts, sandbox.id, shim)
 
 
@@ -51,6 +43,8 @@ def _remove_strays(parts: Parts, alive: set[str]) -> None:
         for entry in directory.iterdir():
             if entry.name not in alive:
                 shutil.rmtree(entry, ignore_errors=True)
-    for path in cgroups.children(parts.settings.cgroup, depth=2):
-        if path.rpartition("/")[2] not in alive:
-            cgroups.destroy(path)
+    hierarchy = cgroups.detect()
+    for parent in hierarchy.children(parts.settings.cgroup):
+        for path in hierarchy.children(parent):
+            if path.rpartition("/")[2] not in alive:
+                sandboxes.clear_cgroup(path)

@@ -5,19 +5,20 @@ shim, then the network. Ending goes backwards, and every step may be repeated.
 """
 
 import asyncio
+import logging
 import shutil
 from dataclasses import replace
 
-from kestrel.base.errors import KestrelError
 from kestrel.base.files import private_directory
 from kestrel.base.ids import new_id
 from kestrel.engine import finish, nameservice
 from kestrel.engine.model import Sandbox, SandboxConfig, SandboxState
 from kestrel.engine.parts import Parts
-from kestrel.engine.shims import SandboxRequest, Shim
+from kestrel.engine.shims import Exited, SandboxRequest, Shim
 from kestrel.linux import cgroups
 
 KILLED = "the shim was killed"
+log = logging.getLogger(__name__)
 
 
 async def create(parts: Parts, config: SandboxConfig, identity: str | None = None) -> Sandbox:
@@ -46,6 +47,7 @@ async def _bring_up(parts: Parts, sandbox: Sandbox) -> Sandbox:
             hostname=nameservice.hostname(sandbox),
             host_network=config.network == "host",
             host_ipc=config.host_ipc,
+            host_pid=config.host_pid,
             share_pid=config.share_pid,
             sysctls=dict(config.sysctls),
             cgroup=parts.sandbox_cgroup(sandbox),
@@ -56,7 +58,7 @@ async def _bring_up(parts: Parts, sandbox: Sandbox) -> Sandbox:
     if config.network == "bridge":
         endpoint = await parts.network.connect(sandbox.id, shim.netns, names=_names(sandbox), ports=config.ports)
         sandbox = replace(sandbox, address=endpoint.address, ports=endpoint.ports)
-        resolver = endpoint.gateway
+        resolver = endpoint.resolver
     sandbox = replace(sandbox, shim_pid=shim.pid)
     nameservice.write(sandbox, directory, resolver)
     parts.store.save_sandbox(sandbox)
@@ -77,10 +79,8 @@ async def stop(parts: Parts, identity: str) -> None:
     try:
         shim = parts.shims.get(identity)
         if shim is not None:
-            try:
-                await shim.shutdown()
-            except KestrelError:
-                pass  # it is gone already; the cgroup is emptied below either way
+            for problem in await shim.shutdown():
+                log.warning("sandbox %s: %s", sandbox.config.name, problem)
         watcher = parts.watchers.pop(identity, None)
         if watcher is not None and watcher is not asyncio.current_task():
             await asyncio.wait([watcher])
@@ -103,10 +103,10 @@ def watch(parts: Parts, identity: str, shim: Shim) -> None:
 
 async def _follow(parts: Parts, identity: str, shim: Shim) -> None:
     async for event in shim.events():
-        if event.kind == "exited":
-            finish.exited(parts, event.container, event.exit_code, oom=event.oom, moment=event.moment)
-        elif event.kind == "oom":
-            parts.tell("oom", identity, event.container)
+        if isinstance(event, Exited):
+            finish.exited(parts, event)
+        else:
+            parts.tell("oom", identity, event.container_id)
     if identity not in parts.ending:
         parts.watchers.pop(identity, None)
         await gone(parts, parts.store.sandbox(identity), reason=KILLED)
@@ -126,8 +126,17 @@ async def tear_down(parts: Parts, sandbox: Sandbox) -> None:
     """Remove processes, cgroup, network and run-time files of a sandbox, in whatever state they are."""
     shim = parts.shims.pop(sandbox.id, None)
     if shim is not None:
-        await shim.close()
-    await asyncio.to_thread(cgroups.destroy, parts.sandbox_cgroup(sandbox))
+        shim.close()
+    await asyncio.to_thread(clear_cgroup, parts.sandbox_cgroup(sandbox))
     if sandbox.config.network == "bridge":
         await parts.network.disconnect(sandbox.id)
     await asyncio.to_thread(shutil.rmtree, parts.sandbox_directory(sandbox.id), ignore_errors=True)
+
+
+def clear_cgroup(path: str) -> None:
+    """Kill whatever is left in a cgroup and remove it; one that is not there is fine."""
+    try:
+        cgroups.kill(path)
+        cgroups.remove(path)
+    except OSError as error:
+        log.warning("cgroup %s could not be removed: %s", path, error)

@@ -15,7 +15,7 @@ def profile(name: str) -> dict[str, Any] | None:
     if name == "unconfined":
         return None
     if name == "default":
-        return default_seccomp()
+        return dict(default_seccomp())
     path = Path(name)
     try:
         data = path.read_bytes()[:LIMIT]

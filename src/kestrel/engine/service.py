@@ -19,7 +19,8 @@ from kestrel.engine.model import (
     SandboxConfig,
 )
 from kestrel.engine.parts import Parts, Settings
-from kestrel.engine.shims import ExecResult, Session, Shim, Zygote
+from kestrel.engine.session import Session
+from kestrel.engine.shims import Shim, Zygote
 from kestrel.engine.spec import resources
 from kestrel.engine.step import Output, Step
 from kestrel.engine.store import Store
@@ -75,7 +76,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for shim in self._parts.shims.values():
-            await shim.close()
+            shim.close()
 
     @property
     def events(self) -> Bus[ContainerEvent]:
@@ -161,14 +162,13 @@ class Engine:
 
     async def exec_sync(
         self, wanted: str, config: ExecConfig, *, timeout: float, limit: int = OUTPUT_LIMIT
-    ) -> ExecResult:
-        """Run a second process to its end. Raises TimedOut after `timeout` seconds."""
+    ) -> tuple[int, bytes, bytes]:
+        """Run a second process to its end: exit code, stdout, stderr. Raises TimedOut after `timeout` seconds."""
         return await exec.sync(self._parts, wanted, config, timeout=timeout, limit=limit)
 
     async def attach(self, wanted: str) -> Session:
         """Connect to the streams of a running container's own process."""
-        container = self._parts.store.container(wanted)
-        return await self._shim(container).attach(container.id, stdin=container.config.stdin)
+        return await start.attach(self._parts, self._parts.store.container(wanted))
 
     async def reopen_log(self, wanted: str) -> None:
         """Make the shim open the log file anew, after someone has moved it away."""

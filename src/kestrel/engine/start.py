@@ -20,7 +20,9 @@ from kestrel.engine.identity import Identity, resolve
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
-from kestrel.engine.shims import LogFile, Session, Shim
+from kestrel.engine.session import Session
+from kestrel.engine.shims import LogFile, Shim
+from kestrel.engine.wait import wait
 from kestrel.images import Image
 from kestrel.linux.mounts import open_rootfs
 from kestrel.linux.rootfs import Rootfs
@@ -42,13 +44,26 @@ async def start(parts: Parts, wanted: str) -> Container:
 async def start_attached(parts: Parts, wanted: str) -> Session:
     """Start a container and return a session that sees its output from the first byte. Raises as `start`."""
     async with _starting(parts, parts.store.container(wanted).id) as (container, shim):
-        session = await shim.attach(container.id, stdin=container.config.stdin)
+        session = await attach(parts, container)
         try:
             await _go(parts, container, shim)
         except BaseException:
             await session.close()
             raise
     return session
+
+
+async def attach(parts: Parts, container: Container) -> Session:
+    """Connect to the streams of a container's own process. Raises FailedPrecondition when it has none."""
+    shim = parts.shim(container)
+    if shim is None:
+        raise FailedPrecondition(f"container {container.config.name} is not running")
+
+    async def end() -> int:
+        return (await wait(parts, container.id)).exit_code or 0
+
+    # A pipe would make the container wait for a slow reader, and so does this: nothing is lost.
+    return Session(await shim.attach(container.id, lossless=True), end)
 
 
 @asynccontextmanager

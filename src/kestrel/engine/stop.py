@@ -3,9 +3,10 @@
 import asyncio
 import signal
 
-from kestrel.base.errors import FailedPrecondition, InvalidArgument, NotFound, nearest
+from kestrel.base.errors import FailedPrecondition, NotFound
 from kestrel.engine.model import Container, ContainerState
 from kestrel.engine.parts import Parts
+from kestrel.engine.signals import number
 from kestrel.engine.wait import wait
 
 AFTER_KILL = 10.0  # seconds until a process that ignores even SIGKILL (stuck in the kernel) is reported
@@ -40,7 +41,9 @@ def stop_signal(container: Container) -> int:
     return number(container.config.stop_signal) if container.config.stop_signal else signal.SIGTERM
 
 
-async def kill(parts: Parts, wanted: str, number: int, *, everything: bool = False, missing_ok: bool = False) -> None:
+async def kill(
+    parts: Parts, wanted: str, signal_number: int, *, everything: bool = False, missing_ok: bool = False
+) -> None:
     """Send a signal to a container's first process, or to all of them."""
     container = parts.store.container(wanted)
     shim = parts.shim(container)
@@ -49,22 +52,7 @@ async def kill(parts: Parts, wanted: str, number: int, *, everything: bool = Fal
             return
         raise FailedPrecondition(f"container {container.config.name} is not running")
     try:
-        await shim.kill(container.id, number, everything=everything)
+        await shim.kill(container.id, signal_number, all=everything)
     except NotFound:
         if not missing_ok:
             raise FailedPrecondition(f"container {container.config.name} is not running") from None
-
-
-def number(name: str) -> int:
-    """Read `TERM`, `SIGTERM`, `15` or `RTMIN+3` as a signal number. Raises InvalidArgument."""
-    text = name.upper().removeprefix("SIG")
-    if text.isdigit() and 0 < int(text) <= signal.SIGRTMAX:
-        return int(text)
-    base, plus, offset = text.partition("+")
-    if base == "RTMIN" and (not plus or offset.isdigit()):
-        return signal.SIGRTMIN + int(offset or 0)
-    try:
-        return signal.Signals[f"SIG{text}"]
-    except KeyError:
-        close = nearest(text, [s.name.removeprefix("SIG") for s in signal.Signals])
-        raise InvalidArgument(f"unknown signal {name!r}", hint=f"did you mean {close}?" if close else None) from None

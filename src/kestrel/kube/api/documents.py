@@ -13,6 +13,9 @@ from typing import Any
 
 from kestrel.base.errors import InvalidArgument
 
+MAX_DEPTH = 200
+"""Deepest nesting of a body; what walks objects afterwards may recurse without fear."""
+
 MAX_NODES = 200_000
 """Most values a YAML document may expand to; 3 MiB of JSON hold fewer."""
 
@@ -45,8 +48,20 @@ def load_json(data: bytes | str) -> tuple[Any, list[str]]:
     except ValueError as error:
         raise InvalidArgument(f"the body is not JSON: {error}") from error
     paths: list[str] = []
-    _collect(found, "", paths)
+    if _inspect(found, 0):
+        _collect(found, "", paths)
     return found, paths
+
+
+def _inspect(value: Any, depth: int) -> bool:
+    """Whether any object below has keys given twice; InvalidArgument when it is nested too deeply."""
+    if depth > MAX_DEPTH:
+        raise InvalidArgument("the document is nested too deeply", limit=MAX_DEPTH)
+    found = value.__class__ is _Doubled
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(child, dict | list):
+            found |= _inspect(child, depth + 1)
+    return found
 
 
 def _refuse_constant(word: str) -> Any:
@@ -79,9 +94,11 @@ def load_yaml(data: bytes | str) -> tuple[Any, list[str]]:
         if node is None:
             return None, paths
         _repeated(node, "", paths, [0])
-        return _loader_construct(node), paths
+        found = _loader_construct(node)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidArgument(f"the body is not YAML: {str(error).replace(chr(10), ' ')}") from error
+    _inspect(found, 0)
+    return found, paths
 
 
 @cache

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from kestrel.archive.apply import apply
 from kestrel.archive.entries import Entry, Kind
-from kestrel.archive.trees import remove_tree
 from kestrel.archive.writer import TarWriter
 from kestrel.base.db import Database
 from kestrel.base.errors import KestrelError, NotFound, Unavailable
@@ -21,16 +19,18 @@ from kestrel.build.events import Event, Log, Started
 from kestrel.content import Store
 from kestrel.dockerfile import DockerfileError
 from kestrel.linux import abi, mounts, syscalls
-from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci import media_types
 from kestrel.oci.config import ContainerDefaults, ImageConfig, RootFS
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
+from kestrel.snapshots import Overlay
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
-APPLETS = "sh cat echo touch mkdir ls id env rm chmod chown sleep true false test stat ln cp wc mv grep seq printf".split()
+APPLETS = (
+    "sh cat echo touch mkdir ls id env rm chmod chown sleep true false test stat ln cp wc mv grep seq printf".split()
+)
 
 
 class Executor:
@@ -52,7 +52,9 @@ class Executor:
         os.close(writer)
         loop = asyncio.get_running_loop()
         stream = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), open(reader, "rb", 0))
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", 0)
+        )
         try:
             while data := await stream.read(65536):
                 output("stdout", data)
@@ -74,6 +76,7 @@ class Executor:
             mounts.set_attributes(os.open("/", os.O_PATH), propagation=abi.MS_PRIVATE, recursive=True)
             root = mounts.open_rootfs(run.rootfs)
             mounts.attach(root, os.open(place, os.O_PATH))
+            mounts.attach(mounts.clone("/dev"), mounts.make_directories(root, "/dev"))
             for each in run.mounts:
                 if each.kind == "tmpfs":
                     mount = mounts.filesystem("tmpfs")
@@ -98,43 +101,6 @@ class Executor:
             os._exit(127)
 
 
-class Snapshots:
-    """Overlay directories, as the store's snapshotter keeps them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        for name in ("layers", "tops"):
-            (root / name).mkdir(parents=True)
-
-    def _layer(self, diff_id: Digest) -> Path:
-        return self.root / "layers" / diff_id.hex
-
-    def has_layer(self, diff_id: Digest) -> bool:
-        return self._layer(diff_id).exists()
-
-    def add_layer(self, diff_id: Digest, tar: Any) -> None:
-        temporary = self.root / "layers" / f"tmp-{os.urandom(4).hex()}"
-        temporary.mkdir()
-        apply(tar, temporary)
-        temporary.rename(self._layer(diff_id))
-
-    def view(self, layers: Any) -> Rootfs:
-        return Rootfs(lowers=tuple(Lower(path=str(self._layer(each))) for each in reversed(layers)))
-
-    def prepare(self, key: str, layers: Any) -> Rootfs:
-        top = self.root / "tops" / key
-        for name in ("upper", "work", "empty"):
-            (top / name).mkdir(parents=True)
-        lowers = self.view(layers).lowers or (Lower(path=str(top / "empty")),)
-        return Rootfs(lowers=lowers, upper=str(top / "upper"), work=str(top / "work"))
-
-    def remove(self, key: str) -> None:
-        remove_tree(self.root / "tops" / key)
-
-    def keys(self) -> list[str]:
-        return os.listdir(self.root / "tops")
-
-
 class Image:
     def __init__(self, manifest: bytes, config: bytes) -> None:
         self.manifest, self.digest, self.id = Manifest.decode(manifest), Digest.of(manifest), Digest.of(config)
@@ -144,7 +110,7 @@ class Image:
 class Images:
     """A store of images without a registry."""
 
-    def __init__(self, content: Store, snapshots: Snapshots) -> None:
+    def __init__(self, content: Store, snapshots: Overlay) -> None:
         self.content, self.snapshots = content, snapshots
         self.images: dict[str, Image] = {}
 
@@ -153,7 +119,7 @@ class Images:
             raise NotFound(f"no such image: {name}")
         return self.images[name]
 
-    async def pull(self, name: str, *, progress: Any = None) -> Image:
+    async def pull(self, name: str, **_: Any) -> Image:
         raise Unavailable(f"the registry of {name} cannot be reached")
 
     async def ensure_unpacked(self, image: Image) -> None:
@@ -177,11 +143,11 @@ class World:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.context = root / "context"
-        for name in ("context", "content", "builder", "run"):
+        for name in ("context", "content", "builder", "run", "snapshots"):
             (root / name).mkdir()
         self.database = Database(root / "db")
         self.content = Store(root / "content", self.database)
-        self.snapshots = Snapshots(root / "snapshots")
+        self.snapshots = Overlay(root / "snapshots", self.database)
         self.images = Images(self.content, self.snapshots)
         self.executor = Executor(root / "run")
         self.builder = Builder(
@@ -193,6 +159,7 @@ class World:
             root=root / "builder",
         )
         self.events: list[Event] = []
+        self.said_something = asyncio.Event()
 
     def write(self, **files: str) -> None:
         for name, text in files.items():
@@ -208,7 +175,12 @@ class World:
     async def build(self, dockerfile: str, **options: Any) -> Any:
         self.file("Dockerfile", dockerfile)
         self.events.clear()
-        return await self.builder.build(BuildRequest(context=self.context, **options), self.events.append)
+        return await self.builder.build(BuildRequest(context=self.context, **options), self._hear)
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Log):
+            self.said_something.set()
 
     def log(self) -> list[str]:
         return [event.line for event in self.events if isinstance(event, Log)]
@@ -225,7 +197,7 @@ class World:
         place = self.root / f"out-{os.urandom(4).hex()}"
         place.mkdir()
         for diff_id in image.config.rootfs.diff_ids:
-            source = self.snapshots._layer(diff_id)
+            source = self.snapshots.view([diff_id]).lowers[0].path
             shutil.copytree(source, place, symlinks=True, dirs_exist_ok=True)
         return place
 
@@ -298,3 +270,393 @@ async def test_a_second_build_reuses_everything_and_gives_the_same_digest(world:
     assert second.digest == first.digest
     assert all(step.cached for step in second.steps)
     assert world.executor.count == 1
+
+
+async def test_a_changed_file_reruns_only_what_follows_it_and_says_which(world: World) -> None:
+    world.write(requirements="x", app="1", other="o")
+    text = (
+        "FROM busybox\nCOPY requirements /r\nRUN echo installing\nCOPY . /app\nRUN cat /app/app\n"
+        "RUN echo independent of nothing\n"
+    )
+    await world.build(text)
+    world.file("app", "2")
+    await world.build(text)
+    assert world.log() == ["2", "independent of nothing"]
+    reasons = list(world.reasons().values())
+    assert reasons[0] == "1 file changed (app)"
+    assert reasons[1] == "the step before it changed"
+
+
+async def test_a_command_whose_result_is_the_same_does_not_rerun_what_follows(world: World) -> None:
+    world.write(a="1")
+    text = "FROM busybox\nCOPY a /tmp/a\nRUN rm /tmp/a && echo same > /same\nRUN echo after\n"
+    await world.build(text.replace("COPY a /tmp/a\n", "").replace("rm /tmp/a", "true"))
+    await world.build("FROM busybox\nRUN true && true && echo same > /same\nRUN echo after\n")
+    assert world.log() == []  # the rewritten command leaves the same layer, so `echo after` is known
+
+
+async def test_explanations_name_modes_additions_and_removals(world: World) -> None:
+    world.write(d__a="1", d__b="2")
+    await world.build("FROM busybox\nCOPY d /d\n")
+    world.file("d/a", "1", mode=0o755)
+    world.file("d/c", "3")
+    (world.context / "d/b").unlink()
+    await world.build("FROM busybox\nCOPY d /d\n")
+    [reason] = world.reasons().values()
+    assert reason == "1 file with another mode or owner (a), 1 file added (c), 1 file removed (b)"
+
+
+async def test_changing_an_argument_reruns_where_it_is_used(world: World) -> None:
+    text = "FROM busybox\nRUN echo before\nARG VERSION=1\nRUN echo v$VERSION\n"
+    await world.build(text)
+    await world.build(text, build_args={"VERSION": "2"})
+    assert world.log() == ["v2"]
+    assert list(world.reasons().values()) == ["VERSION: 1 -> 2"]
+
+
+async def test_proxy_arguments_reach_the_command_but_not_the_key(world: World) -> None:
+    text = "FROM busybox\nRUN echo proxy=$HTTP_PROXY\n"
+    first = await world.build(text, build_args={"HTTP_PROXY": "http://one"})
+    assert world.log() == ["proxy=http://one"]
+    second = await world.build(text, build_args={"HTTP_PROXY": "http://two"})
+    assert world.ran() == []
+    assert "one" not in world.config(second).history[-1].created_by
+    assert first.digest == second.digest
+
+
+async def test_an_argument_that_nothing_takes_is_warned_about(world: World) -> None:
+    await world.build("FROM busybox\nRUN true\n", build_args={"VERSOIN": "2"})
+    assert [e.text for e in world.events if type(e).__name__ == "Warned"] == [
+        "--build-arg VERSOIN was given, but no ARG of the needed stages takes it"
+    ]
+
+
+async def test_a_stage_can_take_only_the_artifact_of_another(world: World) -> None:
+    world.write(main_dot_c="code")
+    result = await world.build(
+        "FROM busybox AS build\nWORKDIR /src\nCOPY main.c .\nRUN cp main.c program && chmod 750 program\n"
+        'FROM scratch\nCOPY --from=build /src/program /bin/\nENTRYPOINT ["/bin/program"]\n'
+    )
+    files = world.unpacked(result)
+    assert sorted(p.name for p in files.rglob("*")) == ["bin", "program"]
+    assert (files / "bin/program").stat().st_mode & 0o7777 == 0o750
+    assert len(world.config(result).rootfs.diff_ids) == 1
+
+
+async def test_a_comment_changed_in_a_source_does_not_rebuild_the_final_stage(world: World) -> None:
+    world.write(src="1", notes="n")
+    text = "FROM busybox AS b\nCOPY . /s\nRUN cp /s/src /out\nFROM scratch\nCOPY --from=b /out /out\n"
+    await world.build(text)
+    world.file("notes", "changed")
+    result = await world.build(text)
+    assert [step.cached for step in result.steps] == [False, False, True]
+
+
+async def test_stages_that_the_target_does_not_need_never_run(world: World) -> None:
+    await world.build("FROM nowhere/absent AS unused\nRUN echo unused\nFROM busybox AS used\nRUN echo used\n")
+    assert world.log() == ["used"]
+    await world.build(
+        "FROM busybox AS one\nRUN echo 1\nFROM one AS two\nRUN echo 2\nFROM two\nRUN echo 3\n", target="two"
+    )
+    assert world.log() == ["1", "2"]
+
+
+async def test_independent_stages_run_at_the_same_time(world: World) -> None:
+    # Each waits for a file that only the other makes, so one after the other would never end.
+    shared = "--mount=type=cache,id=meet,target=/meet"
+    wait = "for i in $(seq 200); do [ -e /meet/{0} ] && exit 0; sleep 0.05; done; exit 1"
+    await asyncio.wait_for(
+        world.build(
+            f"FROM busybox AS a\nRUN {shared} touch /meet/a; {wait.format('b')}\n"
+            f"FROM busybox AS b\nRUN {shared} touch /meet/b; {wait.format('a')}\n"
+            "FROM scratch\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n"
+        ),
+        30,
+    )
+
+
+async def test_builds_at_the_same_time_share_a_step(world: World) -> None:
+    text = "FROM busybox\nRUN sleep 0.3; echo once > /f\n"
+    world.file("Dockerfile", text)
+    request = BuildRequest(context=world.context)
+    first, second = await asyncio.gather(world.builder.build(request), world.builder.build(request))
+    assert first.digest == second.digest
+    assert world.executor.count == 1
+
+
+async def test_cancelling_one_of_two_builds_leaves_the_other_its_step(world: World) -> None:
+    world.file("Dockerfile", "FROM busybox\nRUN sleep 0.5; echo done > /f\n")
+    request = BuildRequest(context=world.context)
+    first = asyncio.create_task(world.builder.build(request))
+    second = asyncio.create_task(world.builder.build(request))
+    await asyncio.sleep(0.2)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    result = await second
+    assert (world.unpacked(result) / "f").read_text() == "done\n"
+    assert world.executor.count == 1
+
+
+async def test_a_cancelled_build_leaves_no_process_and_no_root(world: World) -> None:
+    task = asyncio.create_task(world.build("FROM busybox\nRUN echo $$; sleep 60\n"))
+    await asyncio.wait_for(world.said_something.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not any("sleep\0" + "60" in _cmdline(pid) for pid in os.listdir("/proc") if pid.isdigit())
+
+
+def _cmdline(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+async def test_a_failed_command_names_its_place_and_its_last_words(world: World) -> None:
+    with pytest.raises(RunFailed) as caught:
+        await world.build("FROM busybox\nRUN true\nRUN echo compiling; echo 'no such header'; exit 3\n")
+    message = str(caught.value)
+    assert "failed with exit code 3" in message
+    assert "Dockerfile:3" in message
+    assert ">>> RUN echo compiling" in message
+    assert "no such header" in message
+    assert caught.value.context["exit_code"] == 3
+
+
+async def test_a_command_that_is_not_there_gets_a_hint(world: World) -> None:
+    with pytest.raises(RunFailed) as caught:
+        await world.build("FROM busybox\nRUN nosuchcommand\n")
+    assert caught.value.context["exit_code"] == 127
+    assert "not in the image" in str(caught.value.hint)
+
+
+async def test_what_succeeded_before_a_failure_is_kept(world: World) -> None:
+    with pytest.raises(RunFailed):
+        await world.build("FROM busybox\nRUN echo first\nRUN false\n")
+    await world.build("FROM busybox\nRUN echo first\nRUN true\n")
+    assert world.log() == []
+
+
+async def test_copying_something_absent_names_it_its_place_and_the_nearest_name(world: World) -> None:
+    world.write(requirements_dot_txt="x")
+    with pytest.raises(DockerfileError) as caught:
+        await world.build("FROM busybox\nCOPY requirement.txt .\n")
+    assert caught.value.sentence == "`requirement.txt` is not in the build context"
+    assert caught.value.hint == "did you mean `requirements.txt`?"
+    assert "Dockerfile:2" in str(caught.value)
+
+
+async def test_copying_something_ignored_says_which_line_hides_it(world: World) -> None:
+    world.write(secret_dot_env="x")
+    world.file(".dockerignore", "# private\n*.env\n")
+    with pytest.raises(DockerfileError, match=r"excluded from the build context by `\*\.env` \(\.dockerignore:2\)"):
+        await world.build("FROM busybox\nCOPY secret.env .\n")
+
+
+async def test_ignored_files_are_neither_copied_nor_counted(world: World) -> None:
+    world.write(a_dot_py="1", b_dot_log="2", keep_dot_log="3", sub__c_dot_log="4", node_modules__x__y="5")
+    world.file(".dockerignore", "**/*.log\n!keep.log\nnode_modules\nDockerfile\n.dockerignore\n")
+    result = await world.build("FROM scratch\nCOPY . /\n")
+    files = world.unpacked(result)
+    assert sorted(str(p.relative_to(files)) for p in files.rglob("*")) == ["a.py", "keep.log", "sub"]
+    world.file("node_modules/x/y", "changed")
+    await world.build("FROM scratch\nCOPY . /\n")
+    assert world.ran() == []
+
+
+async def test_the_dockerfile_s_own_ignore_file_wins(world: World) -> None:
+    world.write(a="1", b="2")
+    world.file(".dockerignore", "a\n")
+    world.file("Dockerfile.dockerignore", "b\nDocker*\n.docker*\n")
+    result = await world.build("FROM scratch\nCOPY . /\n")
+    assert os.listdir(world.unpacked(result)) == ["a"]
+
+
+async def test_a_link_out_of_the_context_leads_nowhere(world: World) -> None:
+    (world.root / "outside").write_text("secret")
+    (world.context / "link").symlink_to("../outside")
+    (world.context / "absolute").symlink_to(world.root / "outside")
+    for name in ("link", "absolute"):
+        with pytest.raises(DockerfileError, match="is not in the build context"):
+            await world.build(f"FROM busybox\nCOPY {name} /x\n")
+    result = await world.build("FROM scratch\nCOPY . /\n")
+    assert os.readlink(world.unpacked(result) / "link") == "../outside"  # inside a tree it is copied as a link
+
+
+async def test_a_path_above_the_context_is_refused(world: World) -> None:
+    (world.root / "outside").write_text("secret")
+    with pytest.raises(DockerfileError) as caught:
+        await world.build("FROM busybox\nCOPY ../outside /x\n")
+    assert "outside of the build context" in caught.value.sentence
+
+
+async def test_a_base_image_that_cannot_be_had_names_what_was_tried(world: World) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        await world.build("FROM python:3.12\nRUN true\n")
+    assert "not on this host" in caught.value.sentence
+    assert "the registry of python:3.12 cannot be reached" in caught.value.sentence
+    assert "bootstrap" in str(caught.value.hint)
+    assert "Dockerfile:1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "hint"),
+    [
+        ("FROM busybox\nCOPPY a b\n", 2, "did you mean `COPY`?"),
+        ("FROM busybox\n\nCOPY --form=x a b\n", 3, "did you mean `--from`?"),
+        ("FROM busybox AS base\nFROM scratch\nRUN --mount=type=chace,target=/x true\n", 3, "did you mean `cache`?"),
+        ("FROM busybox\nEXPOSE 80/tpc\n", 2, "did you mean `tcp`?"),
+        ("FROM busybox\nSTOPSIGNAL SIGTREM\n", 2, "did you mean `SIGTERM`?"),
+        ("FROM busybox\nCOPY --chown=rot a b\n", 2, "did you mean `root`?"),
+    ],
+)
+async def test_mistakes_point_at_their_line_and_the_nearest_word(world: World, text: str, line: int, hint: str) -> None:
+    world.write(a="1")
+    with pytest.raises(DockerfileError) as caught:
+        await world.build(text)
+    assert f"Dockerfile:{line}" in str(caught.value)
+    assert caught.value.hint == hint
+
+
+async def test_an_unknown_target_lists_the_stages(world: World) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        await world.build("FROM busybox AS build\nFROM busybox AS final\n", target="fnal")
+    assert caught.value.hint == "did you mean `final`?"
+
+
+async def test_a_missing_dockerfile_names_the_nearest_file(world: World) -> None:
+    world.write(dockerfile="FROM scratch")
+    with pytest.raises(NotFound) as caught:
+        await world.builder.build(BuildRequest(context=world.context))
+    assert caught.value.hint == "did you mean `dockerfile`?"
+
+
+async def test_mounts_of_a_run(world: World) -> None:
+    world.write(src__a="from context", token="s3cret\n")
+    result = await world.build(
+        "FROM busybox AS tools\nRUN echo tool > /tool\n"
+        "FROM busybox\n"
+        "RUN --mount=type=bind,source=src,target=/in,rw cat /in/a > /a && echo x > /in/written\n"
+        "RUN --mount=from=tools,source=/tool,target=/opt/tool cat /opt/tool > /t\n"
+        "RUN --mount=type=tmpfs,target=/scratch echo x > /scratch/y\n"
+        "RUN --mount=type=cache,target=/cache echo kept >> /cache/log && cat /cache/log\n"
+        "RUN --mount=type=secret,id=token cat /run/secrets/token > /dev/null && ls -l /run/secrets/token\n"
+        "RUN --mount=type=secret,id=token,env=TOKEN echo env $TOKEN\n",
+        secrets={"token": world.context / "token"},
+    )
+    files = world.unpacked(result)
+    assert (files / "a").read_text() == "from context"
+    assert (files / "t").read_text() == "tool\n"
+    assert not (world.context / "src/written").exists()
+    for name in ("in", "scratch", "cache", "run", "opt"):
+        assert not (files / name).exists(), name  # places for mounts are no part of the layer
+    assert "env s3cret" in world.log()
+    config = world.images.images[str(result.image_id)].config.encode()
+    assert b"s3cret" not in config
+    world.file("token", "another\n")
+    again = await world.build((world.context / "Dockerfile").read_text(), secrets={"token": world.context / "token"})
+    assert again.digest == result.digest
+    assert world.ran() == []
+
+
+async def test_a_required_secret_that_is_not_given_is_named(world: World) -> None:
+    with pytest.raises(DockerfileError, match="the secret `npm` was not given"):
+        await world.build("FROM busybox\nRUN --mount=type=secret,id=npm,required true\n")
+
+
+async def test_heredocs_run_and_become_files(world: World) -> None:
+    result = await world.build(
+        "FROM busybox\nARG WHO=you\n"
+        "RUN <<EOF\necho one\necho two\nEOF\n"
+        "RUN <<-'EOF'\n\t#!/bin/sh\n\techo script $0\n\tEOF\n"
+        "RUN cat <<A - <<B > /both\na\nA\nb\nB\n"
+        "COPY <<hello.txt <<'raw.txt' /files/\nhello $WHO\nhello.txt\nraw $WHO\nraw.txt\n"
+    )
+    assert world.log() == ["one", "two", "script /dev/pipes/EOF"]
+    files = world.unpacked(result)
+    assert (files / "files/hello.txt").read_text() == "hello you\n"
+    assert (files / "files/raw.txt").read_text() == "raw $WHO\n"
+    assert not (files / "dev/pipes").exists()
+
+
+async def test_shell_forms_use_the_shell_in_force(world: World) -> None:
+    result = await world.build('FROM busybox\nSHELL ["/bin/sh", "-ec"]\nRUN echo $-\nCMD run it\n')
+    assert "e" in world.log()[0]
+    assert world.config(result).config.cmd == ("/bin/sh", "-ec", "run it")
+    assert world.config(result).config.shell == ("/bin/sh", "-ec")
+
+
+async def test_onbuild_triggers_run_in_the_child(world: World) -> None:
+    world.write(app="1")
+    await world.build("FROM busybox\nONBUILD COPY app /app\nONBUILD RUN cat /app\n", tags=("base",))
+    result = await world.build("FROM base\nRUN echo after\n")
+    assert world.log() == ["1", "after"]
+    assert world.config(result).config.on_build == ()
+    assert (world.unpacked(result) / "app").read_text() == "1"
+
+
+async def test_the_same_input_gives_the_same_digest_in_another_store(world: World, tmp_path: Path) -> None:
+    text = "FROM busybox\nCOPY a /a\nRUN mkdir /d && touch /d/f\nWORKDIR /w\n"
+    world.write(a="1")
+    first = await world.build(text)
+    other_root = tmp_path / "other"
+    other_root.mkdir()
+    other = World(other_root)
+    await other.busybox()
+    other.write(a="1")
+    os.utime(other.context / "a", (5, 5))
+    second = await other.build(text)
+    other.database.close()
+    assert first.digest == second.digest
+    assert world.config(first).created == "2024-01-02T03:04:05Z"  # the base image's own time
+
+
+async def test_source_date_epoch_sets_the_time_of_everything(world: World) -> None:
+    world.write(a="1")
+    result = await world.build("FROM scratch\nCOPY a /a\n", build_args={"SOURCE_DATE_EPOCH": "1000000000"})
+    assert world.config(result).created == "2001-09-09T01:46:40Z"
+    assert (world.unpacked(result) / "a").stat().st_mtime == 1000000000
+    plain = await world.build("FROM scratch\nCOPY a /a\n")
+    assert world.config(plain).created == "1980-01-01T00:00:00Z"
+
+
+async def test_no_cache_runs_every_step_again(world: World) -> None:
+    first = await world.build("FROM busybox\nRUN echo hi\n")
+    second = await world.build("FROM busybox\nRUN echo hi\n", no_cache=True)
+    assert world.log() == ["hi"]
+    assert set(world.reasons().values()) == {"the cache is off"}
+    assert first.digest == second.digest
+
+
+async def test_a_layer_that_was_removed_is_built_again(world: World) -> None:
+    result = await world.build("FROM busybox\nRUN echo hi > /f\n")
+    layer = world.config(result).rootfs.diff_ids[-1]
+    world.snapshots.remove_layer(layer)
+    await world.build("FROM busybox\nRUN echo hi > /f\n")
+    assert list(world.reasons().values()) == ["its layer was removed"]
+
+
+async def test_a_command_that_changes_nothing_leaves_no_layer(world: World) -> None:
+    result = await world.build("FROM busybox\nRUN true\nWORKDIR /tmp\n")
+    config = world.config(result)
+    assert len(config.rootfs.diff_ids) == 1
+    assert config.history[-2].empty_layer
+
+
+async def test_a_file_that_is_rewritten_in_the_same_moment_is_noticed(world: World) -> None:
+    path = world.file("a", "1111")
+    await world.build("FROM scratch\nCOPY a /a\n")
+    status = path.stat()
+    path.write_text("2222")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    result = await world.build("FROM scratch\nCOPY a /a\n")
+    assert (world.unpacked(result) / "a").read_text() == "2222"
+
+
+async def test_errors_of_the_kind_unimplemented_say_where(world: World) -> None:
+    with pytest.raises(KestrelError) as caught:
+        await world.build("FROM busybox\nADD https://example.com/repo.git /x\n")
+    assert caught.value.kind == "unimplemented"
+    assert "Dockerfile:2" in str(caught.value)

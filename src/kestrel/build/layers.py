@@ -4,53 +4,26 @@ A layer's blob is its plain tar, so its digest and its diff_id are one and nothi
 what is pushed elsewhere can be compressed then.
 """
 
+import os
 from collections.abc import Sequence
-from typing import BinaryIO, Final, Protocol
+from typing import Final
 
-from kestrel.archive.diff import diff
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
 from kestrel.content import Store
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci import media_types
 from kestrel.oci.digest import Digest
+from kestrel.snapshots import Snapshotter
 
 PREFIX: Final = "build-"
 """Keys of snapshots that belong to a running build; one that exists at start was left by a killed daemon."""
 
 
-class Snapshots(Protocol):
-    """What the builder needs of the snapshotter."""
-
-    def has_layer(self, diff_id: Digest) -> bool:
-        """Tell whether a layer can be mounted."""
-        ...
-
-    def add_layer(self, diff_id: Digest, tar: BinaryIO) -> object:
-        """Make a layer mountable from its plain tar, verified."""
-        ...
-
-    def prepare(self, key: str, layers: Sequence[Digest]) -> Rootfs:
-        """Make a writable top on layers, the bottom first."""
-        ...
-
-    def view(self, layers: Sequence[Digest]) -> Rootfs:
-        """Return a read-only plan."""
-        ...
-
-    def remove(self, key: str) -> object:
-        """Remove a writable top."""
-        ...
-
-    def keys(self) -> Sequence[str]:
-        """List the writable tops."""
-        ...
-
-
 class Layers:
     """Writable roots for steps, and what becomes of them. Methods block; call them in worker threads."""
 
-    def __init__(self, snapshots: Snapshots, content: Store) -> None:
+    def __init__(self, snapshots: Snapshotter, content: Store) -> None:
         self._snapshots = snapshots
         self._content = content
 
@@ -69,17 +42,14 @@ class Layers:
         """Return the plan of a root that nothing is written to."""
         return self._snapshots.view(layers)
 
-    def commit(self, rootfs: Rootfs, epoch: int) -> Layer:
+    def commit(self, key: str, rootfs: Rootfs, epoch: int) -> Layer:
         """Make a layer of what was written, with no file later than `epoch`; an empty record when nothing was."""
+        if not os.listdir(rootfs.upper):
+            return Layer()
         with self._content.writer() as writer:
-            written = diff(rootfs.upper, writer, clamp=epoch * 1_000_000_000)
-            if not written.entries:
-                return Layer()
-            digest = writer.commit()
-        if not self._snapshots.has_layer(digest):
-            with self._content.open(digest) as tar:
-                self._snapshots.add_layer(digest, tar)
-        return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=written.size)
+            made = self._snapshots.commit(key, writer, clamp=epoch * 1_000_000_000, consume=True)
+            writer.commit(made.diff_id)
+        return Layer(diff_id=made.diff_id, blob=made.diff_id, media_type=media_types.OCI_LAYER, size=made.size)
 
     def discard(self, key: str) -> None:
         """Remove a writable root, whatever is in it."""

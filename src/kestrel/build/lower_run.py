@@ -53,7 +53,7 @@ def _command(stage: Lowering, instruction: ins.Run) -> tuple[tuple[str, ...], st
     first = instruction.heredocs[0]
     if opening(line, stage.scope.escape) is not None:
         # The here-document is the whole command: a script of its own, or lines for the shell.
-        if first.content.startswith("#!"):
+        if first.body.startswith("#!"):
             return (posixpath.join(SCRIPT_DIRECTORY, first.name),), first.body
         return (*stage.shell, first.body), ""
     # The shell reads it itself.

@@ -24,7 +24,7 @@ from kestrel.build.executor import Executor
 from kestrel.build.export import assemble
 from kestrel.build.flights import Flights
 from kestrel.build.graph import BaseImage, Plan
-from kestrel.build.layers import Layers, Snapshots
+from kestrel.build.layers import Layers
 from kestrel.build.lower_from import Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.plan import Planner
@@ -39,6 +39,7 @@ from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.instructions import Instruction
 from kestrel.oci.digest import Digest
 from kestrel.oci.platform import Platform
+from kestrel.snapshots import Snapshotter
 
 DOCKERFILE = "Dockerfile"
 _LARGEST = 4 << 20
@@ -100,7 +101,7 @@ class Builder:
         *,
         images: Images,
         content: Store,
-        snapshots: Snapshots,
+        snapshots: Snapshotter,
         executor: Executor,
         database: Database,
         root: Path,

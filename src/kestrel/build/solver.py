@@ -161,6 +161,8 @@ class Solver:
             reason = "nothing it depends on changed"
             self.emit(Reused(step=step.id, reason=reason))
             return self._result(step, key, record.layer, record.seconds, reason, cached=True)
+        for source, gathering in zip(_sources(inputs), gatherings.values(), strict=True):
+            gathering.keep_listing(source["digest"])
         reason = "its layer was removed" if gone else self._reason(step, position, inputs)
         began = time.monotonic()
         self.emit(Started(step=step.id, reason=reason))
@@ -203,8 +205,6 @@ class Solver:
             finally:
                 for gathering in gatherings.values():
                     gathering.close()
-            for source, gathering in zip(_sources(inputs), gatherings.values(), strict=False):
-                gathering.keep_listing(source["digest"])
             record = StepRecord(
                 key=key,
                 title=step.title,

@@ -73,7 +73,7 @@ class Worker:
                 await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
                 await _finished(_make_directory, step.operation, rootfs, step.epoch)
-            return await _finished(self.layers.commit, rootfs, step.epoch)
+            return await _finished(self.layers.commit, key, rootfs, step.epoch)
         finally:
             await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
 

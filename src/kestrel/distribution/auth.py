@@ -10,6 +10,7 @@ own: a realm on plain HTTP behind a registry on TLS is refused.
 """
 
 import asyncio
+import base64
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Authorizer:
                 return f"Bearer {credential.registry_token}"
             return f"Bearer {await self._token(endpoint, host, credential, scopes)}"
         if credential and credential.username:
-            return aiohttp.BasicAuth(credential.username, credential.password, "utf-8").encode()
+            return _basic(credential)
         return ""
 
     def challenged(self, endpoint: Endpoint, challenges: list[Challenge], used: str) -> bool:
@@ -157,7 +158,7 @@ class Authorizer:
         headers = {}
         if credential and credential.username:
             query.append(("account", credential.username))
-            headers["Authorization"] = aiohttp.BasicAuth(credential.username, credential.password, "utf-8").encode()
+            headers["Authorization"] = _basic(credential)
         url = realm + ("&" if urlsplit(realm).query else "?") * bool(query) + urlencode(query)
         return await self._ask(
             endpoint, realm, lambda **more: self._session.get(URL(url, encoded=True), headers=headers, **more)
@@ -176,6 +177,11 @@ class Authorizer:
         except CLIENT_ERRORS as error:
             cause = explain(error, realm)
             raise Unavailable(f"cannot get a token for {endpoint.domain}: {cause}", hint=cause.hint) from error
+
+
+def _basic(credential: Credential) -> str:
+    """Return the header of RFC 7617, in UTF-8."""
+    return "Basic " + base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()
 
 
 def _check_realm(realm: str, endpoint: Endpoint) -> None:

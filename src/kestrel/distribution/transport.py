@@ -223,6 +223,8 @@ class Transport:
             answer.close()
             if _speaks_distribution(answer):
                 self._hosts.choose(endpoint)
+                if answer.status == 401:
+                    self._authorizer.challenged(endpoint, parse(answer.headers.getall("WWW-Authenticate", [])), "")
                 return endpoint
             failures.append(not_a_registry(domain, answer.headers, answer.status))
         raise failures[0]

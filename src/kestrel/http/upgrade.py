@@ -13,6 +13,7 @@ end-of-file ends both directions.
 import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Self
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -137,3 +138,43 @@ def switch(
     lines += [f"{name}: {value}" for name, value in headers.items()]
     transport.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     return stream
+
+
+class Disconnect(asyncio.Protocol):
+    """Stands between a connection and aiohttp, and tells when the client has gone.
+
+    aiohttp lets a handler find out only when it writes; a watch on something quiet would stay for ever. Every
+    callback is handed on unchanged. Use it as a context manager around the part that waits; `gone` is set then.
+    """
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.gone = asyncio.Event()
+        self._transport = request.transport
+        self._former = request.protocol
+        if self._transport is None:
+            self.gone.set()
+
+    def __enter__(self) -> Self:
+        if self._transport is not None:
+            self._transport.set_protocol(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._transport is not None and not self.gone.is_set():
+            self._transport.set_protocol(self._former)
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102 - asyncio's callback
+        self._former.data_received(data)
+
+    def eof_received(self) -> None:  # noqa: D102 - asyncio's callback
+        self._former.eof_received()
+
+    def connection_lost(self, exc: "Exception | None") -> None:  # noqa: D102 - asyncio's callback
+        self.gone.set()
+        self._former.connection_lost(exc)
+
+    def pause_writing(self) -> None:  # noqa: D102 - asyncio's callback
+        self._former.pause_writing()
+
+    def resume_writing(self) -> None:  # noqa: D102 - asyncio's callback
+        self._former.resume_writing()

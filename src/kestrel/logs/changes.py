@@ -25,6 +25,7 @@ class Changes:
     def __init__(self) -> None:
         self._inotify: inotify.Inotify | None = None
         self._listeners: dict[int, set[Listener]] = {}
+        self._by_directory: dict[Path, set[Listener]] = {}
 
     @contextmanager
     def watch(self, directory: Path) -> Iterator["Listener"]:
@@ -32,10 +33,19 @@ class Changes:
         listener = Listener(self._add(directory))
         if listener.number is not None:
             self._listeners.setdefault(listener.number, set()).add(listener)
+        self._by_directory.setdefault(directory, set()).add(listener)
         try:
             yield listener
         finally:
+            self._by_directory[directory].discard(listener)
+            if not self._by_directory[directory]:
+                del self._by_directory[directory]
             self._forget(listener)
+
+    def wake(self, directory: Path) -> None:
+        """Ring for those who watch `directory`, because something they wait for happened elsewhere."""
+        for listener in self._by_directory.get(directory, ()):
+            listener.wake()
 
     def _add(self, directory: Path) -> int | None:
         try:

@@ -22,6 +22,9 @@ from kestrel.logs.cri_format import Entry, parse, stamp
 
 _BLOCK = 65536
 
+SAFETY = 1.0
+"""Seconds after which a follower asks again whether the writer has ended, even if nobody rang."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
@@ -51,7 +54,8 @@ async def read(
     """Yield whole lines, oldest first: partial entries joined, the moment that of their first part.
 
     With `follow` it goes on until `ended()` is true and everything written has been given out. `ended` is asked again
-    whenever the directory changes and at least twice a second while following. Raises NotFound when there is no log.
+    whenever the directory changes or `changes.wake` rings for it, and once a second for safety.
+    Raises NotFound when there is no log.
     """
     joiner = _Joiner()
     async for entry in _entries(path, options, ended, changes):
@@ -234,8 +238,8 @@ async def _follow(path: Path, source: _Source, ended: Callable[[], bool], listen
         if last:
             return
         try:
-            # The end of a process changes no file, so the question is repeated now and then.
-            await asyncio.wait_for(listener.wait(), 0.5)
+            # The end of a process changes no file; whoever forgot to ring for it costs the reader this long.
+            await asyncio.wait_for(listener.wait(), SAFETY)
         except TimeoutError:
             pass
 

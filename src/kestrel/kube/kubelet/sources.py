@@ -1,0 +1,109 @@
+"""Reads from the API what pods refer to: ConfigMaps, Secrets, tokens, claims and pull secrets."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kestrel.base.errors import FailedPrecondition, Unimplemented
+from kestrel.kube.client import Client, JSONObject
+from kestrel.kube.kubelet import pod as pods
+from kestrel.kube.kubelet.env import SECRET, Sources
+from kestrel.kube.kubelet.mounts import Claim
+from kestrel.kube.kubelet.projection import TokenNeed
+
+
+async def read(client: Client, namespace: str, wanted: Iterable[tuple[str, str]]) -> Sources:
+    """Return the objects of those (resource, name) that exist."""
+    pairs = sorted(set(wanted))
+    found = await asyncio.gather(*(client.find(resource, name, namespace) for resource, name in pairs))
+    return Sources({pair: body for pair, body in zip(pairs, found, strict=True) if body is not None})
+
+
+async def issue(client: Client, pod: JSONObject, needs: Iterable[TokenNeed]) -> dict[TokenNeed, JSONObject]:
+    """Return a TokenRequest's status for each need, bound to the pod."""
+    account = str(pod["spec"].get("serviceAccountName") or "default")
+    wanted = sorted(set(needs))
+    answers = await asyncio.gather(
+        *(
+            client.create_token(
+                pods.namespace(pod),
+                account,
+                audiences=(need.audience,) if need.audience else (),
+                expiration_seconds=need.seconds,
+                pod=pod,
+            )
+            for need in wanted
+        )
+    )
+    return {need: answer["status"] for need, answer in zip(wanted, answers, strict=True)}
+
+
+def claim_names(pod: JSONObject) -> list[str]:
+    """Return the names of the claims a pod uses."""
+    volumes = pod["spec"].get("volumes") or ()
+    return [str(v["persistentVolumeClaim"]["claimName"]) for v in volumes if "persistentVolumeClaim" in v]
+
+
+async def claim(client: Client, pod: JSONObject, name: str) -> Claim:
+    """Return where the data of a bound claim is; raises FailedPrecondition while it is not bound."""
+    body = await client.find("persistentvolumeclaims", name, pods.namespace(pod))
+    if body is None:
+        raise FailedPrecondition(f'persistentvolumeclaim "{name}" not found', hint="create the claim")
+    volume_name = body["spec"].get("volumeName")
+    if (body.get("status") or {}).get("phase") != "Bound" or not volume_name:
+        raise FailedPrecondition(f'persistentvolumeclaim "{name}" is not bound to a volume yet')
+    if body["metadata"].get("deletionTimestamp"):
+        raise FailedPrecondition(f'persistentvolumeclaim "{name}" is being deleted')
+    volume = await client.find("persistentvolumes", str(volume_name))
+    if volume is None:
+        raise FailedPrecondition(f'persistentvolume "{volume_name}" of claim "{name}" not found')
+    spec = volume["spec"]
+    source = spec.get("hostPath") or spec.get("local")
+    if not source:
+        kinds = ", ".join(sorted(spec.keys() - {"accessModes", "capacity", "claimRef"}))
+        raise Unimplemented(f'persistentvolume "{volume_name}" is of a kind that is not supported: {kinds}')
+    only_read = (spec.get("accessModes") or []) == ["ReadOnlyMany"]
+    return Claim(path=Path(source["path"]), read_only=only_read)
+
+
+async def pull_credentials(client: Client, pod: JSONObject) -> dict[str, Any] | None:
+    """Return the merged `auths` of the pod's pull secrets in docker's form, None when there are none.
+
+    A secret that is missing or unreadable is passed over, as upstream does: the pull then says what is wrong.
+    """
+    names = [str(reference.get("name", "")) for reference in pod["spec"].get("imagePullSecrets") or ()]
+    if not names:
+        return None
+    sources = await read(client, pods.namespace(pod), ((SECRET, name) for name in names))
+    auths: dict[str, Any] = {}
+    for name in names:
+        data = sources.find(SECRET, name) or {}
+        auths |= _auths(data.get(".dockerconfigjson"), wrapped=True) | _auths(data.get(".dockercfg"), wrapped=False)
+    return {"auths": auths} if auths else None
+
+
+def _auths(data: bytes | None, *, wrapped: bool) -> dict[str, Any]:
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        return {}
+    if wrapped and isinstance(found, dict):
+        found = found.get("auths")
+    return {host: _login(entry) for host, entry in found.items()} if isinstance(found, dict) else {}
+
+
+def _login(entry: Any) -> dict[str, Any]:
+    """Give an entry its user and password also when it carries them only as `auth`."""
+    if not isinstance(entry, dict):
+        return {}
+    if "auth" in entry and "username" not in entry:
+        try:
+            user, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return entry
+        return entry | {"username": user, "password": password}
+    return entry

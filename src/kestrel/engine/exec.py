@@ -8,8 +8,8 @@ from kestrel.engine import nameservice
 from kestrel.engine import spec as specs
 from kestrel.engine.model import Container, ContainerState, Security
 from kestrel.engine.parts import Parts
-from kestrel.engine.session import Session
-from kestrel.engine.shims import Shim
+from kestrel.engine.rights import capability_sets
+from kestrel.engine.shims import ExecResult, Session, Shim
 from kestrel.engine.start import identity_in
 
 
@@ -30,13 +30,10 @@ async def open_session(parts: Parts, wanted: str, config: ExecConfig) -> Session
     """Start the process and return its streams; closing the session before the process ends kills it."""
     container, shim = _running(parts, wanted)
     process = await _process(parts, container, config)
-    inner = await shim.exec(container.id, process, terminal=config.tty, stdin=config.stdin)
-    return Session(inner, inner.wait)
+    return await shim.exec(container.id, process, terminal=config.tty, stdin=config.stdin)
 
 
-async def sync(
-    parts: Parts, wanted: str, config: ExecConfig, *, timeout: float, limit: int
-) -> tuple[int, bytes, bytes]:
+async def sync(parts: Parts, wanted: str, config: ExecConfig, *, timeout: float, limit: int) -> ExecResult:
     """Run to the end and return exit code and output, `limit` bytes of each stream. Raises TimedOut after `timeout`."""
     container, shim = _running(parts, wanted)
     process = await _process(parts, container, config)
@@ -79,6 +76,6 @@ async def _process(parts: Parts, container: Container, config: ExecConfig) -> di
         "env": specs.environment((*own.env, *config.env), facts, tty=config.tty),
         "cwd": config.cwd or own.cwd or image.config.config.working_dir or "/",
         "user": specs.user(identity),
-        "capabilities": specs.capability_sets(security),
+        "capabilities": capability_sets(security),
         "noNewPrivileges": own.security.no_new_privileges,
     }

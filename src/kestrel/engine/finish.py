@@ -5,12 +5,11 @@ the daemon was away and finds out at its next start. All of them write the same 
 """
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from kestrel.engine.model import Container, ContainerState
 from kestrel.engine.parts import Parts
-from kestrel.runtime import exits
 from kestrel.runtime.messages import Exited
+from kestrel.runtime.state import read_exit
 
 SIGKILLED = 137
 
@@ -23,7 +22,7 @@ def exited(parts: Parts, event: Exited) -> None:
     ended = replace(
         container,
         state=ContainerState.EXITED,
-        finished=datetime.fromtimestamp(event.moment, UTC),
+        finished=event.moment,
         pid=0,
         exit_code=event.exit_code,
         oom_killed=event.oom,
@@ -38,7 +37,7 @@ def lost(parts: Parts, sandbox: str, *, reason: str) -> None:
     for container in parts.store.containers_of(sandbox):
         if container.state is not ContainerState.RUNNING:
             continue
-        known = exits.read(parts.sandbox_directory(sandbox), container.id)
+        known = read_exit(parts.sandbox_directory(sandbox), container.id)
         if known is not None:
             exited(parts, known)
         else:

@@ -5,7 +5,9 @@ cannot have processes either, except ones that outlived a killed shim: their cgr
 """
 
 import asyncio
+import re
 import shutil
+from collections.abc import Iterator
 
 from kestrel.base.errors import KestrelError
 from kestrel.base.ids import short
@@ -14,6 +16,8 @@ from kestrel.engine.model import Sandbox, SandboxState
 from kestrel.engine.parts import Parts
 from kestrel.engine.shims import Shim
 from kestrel.linux import cgroups
+
+SANDBOX_GROUP = re.compile(r"[0-9a-f]{12}")
 
 
 async def recover(parts: Parts) -> None:
@@ -43,8 +47,15 @@ def _remove_strays(parts: Parts, alive: set[str]) -> None:
         for entry in directory.iterdir():
             if entry.name not in alive:
                 shutil.rmtree(entry, ignore_errors=True)
-    hierarchy = cgroups.detect()
-    for parent in hierarchy.children(parts.settings.cgroup):
-        for path in hierarchy.children(parent):
-            if path.rpartition("/")[2] not in alive:
-                sandboxes.clear_cgroup(path)
+    for path in _sandbox_groups(cgroups.detect(), parts.settings.cgroup):
+        if path.rpartition("/")[2] not in alive:
+            sandboxes.clear_cgroup(path)
+
+
+def _sandbox_groups(hierarchy: cgroups.Hierarchy, top: str) -> Iterator[str]:
+    """Yield the groups of sandboxes, known by their names, at any depth below `top`."""
+    for path in hierarchy.children(top):
+        if SANDBOX_GROUP.fullmatch(path.rpartition("/")[2]):
+            yield path
+        else:
+            yield from _sandbox_groups(hierarchy, path)

@@ -126,7 +126,7 @@ async def tear_down(parts: Parts, sandbox: Sandbox) -> None:
     """Remove processes, cgroup, network and run-time files of a sandbox, in whatever state they are."""
     shim = parts.shims.pop(sandbox.id, None)
     if shim is not None:
-        shim.close()
+        await shim.close()
     await asyncio.to_thread(clear_cgroup, parts.sandbox_cgroup(sandbox))
     if sandbox.config.network == "bridge":
         await parts.network.disconnect(sandbox.id)

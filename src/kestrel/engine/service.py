@@ -19,8 +19,7 @@ from kestrel.engine.model import (
     SandboxConfig,
 )
 from kestrel.engine.parts import Parts, Settings
-from kestrel.engine.session import Session
-from kestrel.engine.shims import Shim, Zygote
+from kestrel.engine.shims import ExecResult, Session, Shim, Zygote
 from kestrel.engine.spec import resources
 from kestrel.engine.step import Output, Step
 from kestrel.engine.store import Store
@@ -76,7 +75,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for shim in self._parts.shims.values():
-            shim.close()
+            await shim.close()
 
     @property
     def events(self) -> Bus[ContainerEvent]:
@@ -162,8 +161,8 @@ class Engine:
 
     async def exec_sync(
         self, wanted: str, config: ExecConfig, *, timeout: float, limit: int = OUTPUT_LIMIT
-    ) -> tuple[int, bytes, bytes]:
-        """Run a second process to its end: exit code, stdout, stderr. Raises TimedOut after `timeout` seconds."""
+    ) -> ExecResult:
+        """Run a second process to its end. Raises TimedOut after `timeout` seconds."""
         return await exec.sync(self._parts, wanted, config, timeout=timeout, limit=limit)
 
     async def attach(self, wanted: str) -> Session:

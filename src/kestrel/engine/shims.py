@@ -12,17 +12,21 @@ away in the middle of a request raises Unavailable.
 """
 
 import asyncio
+import fcntl
 import os
 import signal
 import socket
 import struct
+import termios
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from kestrel.base.errors import KestrelError, TimedOut, Unavailable
+from kestrel.base.errors import InvalidArgument, KestrelError, TimedOut, Unavailable
 from kestrel.linux.rootfs import Rootfs
-from kestrel.runtime import channel, exits
+from kestrel.runtime import channel
 from kestrel.runtime.messages import (
     ContainerStatus,
     CreateRequest,
@@ -40,25 +44,30 @@ from kestrel.runtime.zygote import spawn
 
 __all__ = [
     "ContainerStatus",
-    "ExecSession",
+    "Exec",
+    "ExecResult",
     "Exited",
     "LogFile",
     "OutOfMemory",
-    "Output",
     "SandboxRequest",
     "Session",
     "Shim",
     "Zygote",
-    "exits_of",
 ]
 
 FRAME = struct.Struct("!BI")
-STREAMS = {1: "stdout", 2: "stderr"}
+CHUNK = 65536
+HIGH = 1024 * 1024  # bytes of output kept for a session that is not read, before its source is held back
+DRAIN = 0.5  # seconds an exec's streams may stay open after its end
 
 
-def exits_of(directory: "Path | str") -> list[Exited]:
-    """Return the ends that the shim of a sandbox recorded, also when it is dead. Reads files; short."""
-    return exits.everyone(directory)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecResult:
+    """How a process of `exec_sync` ended, and what it wrote."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
 
 
 class Zygote:
@@ -103,20 +112,25 @@ class Zygote:
 
 async def _send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send a frame on a non-blocking socket; the descriptors go with its first byte."""
-    loop = asyncio.get_running_loop()
     view = memoryview(data)
     while view:
         try:
             sent = channel.send_some(sock, view, descriptors)
         except BlockingIOError:
-            writable = loop.create_future()
-            loop.add_writer(sock.fileno(), lambda done=writable: done.done() or done.set_result(None))
-            try:
-                await writable
-            finally:
-                loop.remove_writer(sock.fileno())
+            await _writable(sock.fileno())
             continue
         view, descriptors = view[sent:], ()
+
+
+async def _writable(fd: int) -> None:
+    """Wait until a descriptor takes more."""
+    loop = asyncio.get_running_loop()
+    room = asyncio.Event()
+    loop.add_writer(fd, room.set)
+    try:
+        await room.wait()
+    finally:
+        loop.remove_writer(fd)
 
 
 class Shim:
@@ -132,7 +146,9 @@ class Shim:
         self._answers: dict[int, asyncio.Future[tuple[dict[str, Any], list[int]]]] = {}
         self._listeners: list[asyncio.Queue[Exited | OutOfMemory | None]] = []
         self._early: list[Exited | OutOfMemory] = []
-        self._execs: dict[int, ExecSession] = {}
+        self._ended: dict[str, Exited] = {}
+        self._change = asyncio.Event()
+        self._execs: dict[int, Exec] = {}
         self._exec_codes: dict[int, int] = {}
         self._sending = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
@@ -148,7 +164,7 @@ class Shim:
         try:
             shim._hello(*await future)
         except BaseException:
-            shim.close()
+            shim._close()
             raise
         return shim
 
@@ -175,16 +191,16 @@ class Shim:
             shim._hello(*await shim._ask("hello"))
             for status in await shim.states():
                 if status.exit_code is not None:
-                    shim._early.append(
-                        Exited(
-                            container_id=status.container_id,
-                            exit_code=status.exit_code,
-                            oom=status.oom,
-                            moment=status.finished,
-                        )
+                    ended = Exited(
+                        container_id=status.container_id,
+                        exit_code=status.exit_code,
+                        oom=status.oom,
+                        time=status.finished,
                     )
+                    shim._early.append(ended)
+                    shim._ended[ended.container_id] = ended
         except BaseException:
-            shim.close()
+            shim._close()
             raise
         return shim
 
@@ -235,9 +251,9 @@ class Shim:
         """Run its program. On failure the container is stopped with the error's `exit_code`, and no event is sent."""
         await self._ask("start", container_id=container_id)
 
-    async def kill(self, container_id: str, number: int = signal.SIGKILL, *, all: bool = False) -> None:  # noqa: A002
-        """Send a signal to the first process, or with `all` to every process of the container."""
-        await self._ask("kill", container_id=container_id, signal=int(number), all=all)
+    async def kill(self, container_id: str, number: int = signal.SIGKILL, *, everything: bool = False) -> None:
+        """Send a signal to the first process, or to every process of the container. Raises FailedPrecondition."""
+        await self._ask("kill", container_id=container_id, signal=int(number), all=everything)
 
     async def pause(self, container_id: str) -> None:
         """Stop all processes where they are."""
@@ -253,6 +269,7 @@ class Shim:
         Deleting one that was created but never started kills it. With `force` an unknown container is fine.
         """
         await self._ask("delete", container_id=container_id, force=force)
+        self._ended.pop(container_id, None)
 
     async def states(self) -> list[ContainerStatus]:
         """Return the state of every container that was not deleted."""
@@ -268,9 +285,9 @@ class Shim:
         answer, _ = await self._ask("stats", container_id=container_id)
         return answer
 
-    async def resize(self, container_id: str, height: int, width: int) -> None:
+    async def resize(self, container_id: str, width: int, height: int) -> None:
         """Tell the container's terminal its size in characters."""
-        await self._ask("resize", container_id=container_id, height=height, width=width)
+        await self._ask("resize", container_id=container_id, width=width, height=height)
 
     async def reopen_log(self, container_id: str) -> None:
         """Open the log's path anew, after it was renamed."""
@@ -279,21 +296,22 @@ class Shim:
     # --- streams ---
 
     async def attach(
-        self, container_id: str, *, stdout: bool = True, stderr: bool = True, lossless: bool = False
+        self,
+        container_id: str,
+        *,
+        stdin: bool = True,
+        stdout: bool = True,
+        stderr: bool = True,
+        lossless: bool = True,
     ) -> "Session":
-        """Watch a container's output from now on and write its input.
+        """Watch a container's output from now on, and write its input.
 
-        One who reads too slowly is cut off, unless `lossless`: then the container waits, as it would for a pipe.
+        A session that is read slowly makes the container wait, as it would for a pipe; one that is not `lossless` is
+        cut off instead once it is some megabytes behind. Closing the session never ends the container.
         """
         outputs = [name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted]
         _, descriptors = await self._ask("attach", container_id=container_id, outputs=outputs, lossless=lossless)
-        sock = socket.socket(fileno=descriptors[0])
-        reader, writer = await asyncio.open_unix_connection(sock=sock)
-        return Session(
-            Output.framed(reader, stdout=stdout, stderr=stderr),
-            writer,
-            lambda height, width: self.resize(container_id, height, width),
-        )
+        return Attached(self, container_id, socket.socket(fileno=descriptors[0]), stdin=stdin)
 
     async def exec(
         self,
@@ -303,7 +321,7 @@ class Shim:
         terminal: bool = False,
         stdin: bool = False,
         size: tuple[int, int] = (0, 0),
-    ) -> "ExecSession":
+    ) -> "Exec":
         """Run another process in a running container; `process` is the spec's form, at least with `args`.
 
         What it leaves out (user, cwd, env, capabilities, ...) is as for the container's own process. `size` is the
@@ -318,7 +336,8 @@ class Shim:
             height=size[1],
         )
         answer, descriptors = await self._ask("exec", **to_json(request))
-        session = await ExecSession.open(self, answer, descriptors, terminal=terminal, stdin=stdin)
+        session = Exec(self, container_id, answer)
+        session.take(descriptors, terminal=terminal, stdin=stdin)
         if answer["exec_id"] in self._exec_codes:
             session.exited(self._exec_codes.pop(answer["exec_id"]))
         elif self.gone.is_set():
@@ -327,6 +346,10 @@ class Shim:
             self._execs[answer["exec_id"]] = session
         return session
 
+    async def kill_exec(self, exec_id: int, number: int) -> None:
+        """Send a signal to a process that `exec` started, and to its group. One that has ended is fine."""
+        await self._ask("exec_kill", exec_id=exec_id, signal=number)
+
     async def exec_sync(
         self,
         container_id: str,
@@ -334,23 +357,37 @@ class Shim:
         *,
         timeout: "float | None" = None,
         limit: int = 16 * 1024 * 1024,
-    ) -> tuple[int, bytes, bytes]:
-        """Run a process to its end and return (exit code, stdout, stderr), each cut at `limit` bytes.
+    ) -> "ExecResult":
+        """Run a process to its end; each stream is cut at `limit` bytes (CVE-2022-31030: output without end).
 
         Raises TimedOut after `timeout` seconds; the process and its group are killed then.
         """
         session = await self.exec(container_id, process)
+        kept = {1: bytearray(), 2: bytearray()}
         try:
-            async with asyncio.timeout(timeout):
-                stdout, stderr, code = await asyncio.gather(
-                    _bounded(session.stdout, limit), _bounded(session.stderr, limit), session.wait()
-                )
-            return code, stdout, stderr
+            async with asyncio.timeout(timeout or None):
+                # Its end counts, not that of its streams: a child it left behind may hold them for ever.
+                reading = asyncio.create_task(_collect(session, kept, limit))
+                try:
+                    code = await session.wait()
+                    await asyncio.wait([reading], timeout=DRAIN)
+                finally:
+                    reading.cancel()
         except TimeoutError:
             words = " ".join(process.get("args", ()))
             raise TimedOut(f"command {words!r} timed out after {timeout:g} s") from None
         finally:
             await session.close()
+        return ExecResult(exit_code=code, stdout=bytes(kept[1]), stderr=bytes(kept[2]))
+
+    async def wait(self, container_id: str) -> Exited:
+        """Return a container's end, waiting for it. Raises Unavailable when the shim goes away first."""
+        while container_id not in self._ended:
+            if self.gone.is_set():
+                raise Unavailable("the shim is gone", directory=str(self.directory))
+            self._change.clear()
+            await self._change.wait()
+        return self._ended[container_id]
 
     async def dial(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a TCP port of the sandbox from inside it. Raises Unavailable when nothing listens."""
@@ -384,12 +421,15 @@ class Shim:
         except Unavailable:
             return []
         finally:
-            self.close()
+            self._close()
         problems: list[str] = answer["problems"]
         return problems
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connection; the shim and its containers go on."""
+        self._close()
+
+    def _close(self) -> None:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -458,7 +498,13 @@ class Shim:
             else:
                 self._exec_codes[message["exec_id"]] = message["exit_code"]
             return
-        event = from_json(Exited, message) if name == "exited" else from_json(OutOfMemory, message)
+        event: Exited | OutOfMemory
+        if name == "exited":
+            event = from_json(Exited, message)
+            self._ended[event.container_id] = event
+            self._change.set()
+        else:
+            event = from_json(OutOfMemory, message)
         if not self._listeners:
             self._early.append(event)
         for queue in self._listeners:
@@ -468,6 +514,7 @@ class Shim:
         if self.gone.is_set():
             return
         self.gone.set()
+        self._change.set()
         for future in self._answers.values():
             if not future.done():
                 future.set_exception(Unavailable("the shim is gone", directory=str(self.directory)))
@@ -477,220 +524,202 @@ class Shim:
             queue.put_nowait(None)
 
 
-async def _bounded(reader: asyncio.StreamReader, limit: int) -> bytes:
-    """Read to the end, keep the first `limit` bytes: a program that writes for ever costs us nothing but time."""
-    kept = bytearray()
-    while data := await reader.read(65536):
-        if len(kept) < limit:
-            kept += data[: limit - len(kept)]
-    return bytes(kept)
-
-
-class Output:
-    """What a program writes: `stdout` and `stderr` to read apart, or `both()` in the order of arrival.
-
-    Read either way, not both. A stream that was not asked for, and stderr of a terminal, is at its end at once.
-    """
-
-    def __init__(self, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader) -> None:
-        self.stdout = stdout
-        self.stderr = stderr
-        self._tasks: list[asyncio.Task[None]] = []
-
-    @classmethod
-    def framed(cls, reader: asyncio.StreamReader, *, stdout: bool, stderr: bool) -> Self:
-        """Take an attacher's frames apart."""
-        readers = {1: asyncio.StreamReader(), 2: asyncio.StreamReader()}
-        output = cls(readers[1], readers[2])
-        gate = _Gate()
-        for number, wanted in ((1, stdout), (2, stderr)):
-            if wanted:
-                readers[number].set_transport(_Valve(gate, number))  # type: ignore[arg-type] # only pauses and resumes
-            else:
-                readers[number].feed_eof()
-        output._tasks.append(asyncio.create_task(_take_apart(reader, readers, gate)))
-        return output
-
-    async def both(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield (stream, bytes) as they come, until both streams have ended."""
-        queue: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(4)
-
-        async def pump(name: str, reader: asyncio.StreamReader) -> None:
-            while data := await reader.read(65536):
-                await queue.put((name, data))
-            await queue.put((name, b""))
-
-        pumps = [asyncio.create_task(pump(*pair)) for pair in (("stdout", self.stdout), ("stderr", self.stderr))]
-        open_streams = len(pumps)
-        try:
-            while open_streams:
-                name, data = await queue.get()
-                if data:
-                    yield name, data
-                else:
-                    open_streams -= 1
-        finally:
-            await _cancel(pumps)
-
-    async def close(self) -> None:
-        """Stop reading."""
-        await _cancel(self._tasks)
-
-
-async def _cancel(tasks: Sequence["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Gate:
-    """Open while nobody has asked for a pause."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.open.set()
-        self.paused: set[int] = set()
-
-
-class _Valve:
-    """What a StreamReader takes for its transport: it pauses us when its reader falls behind."""
-
-    def __init__(self, gate: _Gate, number: int) -> None:
-        self._gate = gate
-        self._number = number
-
-    def pause_reading(self) -> None:
-        """The reader has enough."""
-        self._gate.paused.add(self._number)
-        self._gate.open.clear()
-
-    def resume_reading(self) -> None:
-        """The reader has caught up."""
-        self._gate.paused.discard(self._number)
-        if not self._gate.paused:
-            self._gate.open.set()
-
-
-async def _take_apart(source: asyncio.StreamReader, readers: Mapping[int, asyncio.StreamReader], gate: _Gate) -> None:
-    try:
-        while True:
-            await gate.open.wait()
-            number, length = FRAME.unpack(await source.readexactly(FRAME.size))
-            readers[number].feed_data(await source.readexactly(length))
-    except (asyncio.IncompleteReadError, OSError):
-        pass
-    finally:
-        for reader in readers.values():
-            reader.feed_eof()
+async def _collect(session: "Session", kept: Mapping[int, bytearray], limit: int) -> None:
+    """Read to the end and keep the beginning: a program that writes for ever costs time, not memory."""
+    while (chunk := await session.read()) is not None:
+        number, data = chunk
+        kept[number] += data[: max(0, limit - len(kept[number]))]
 
 
 class Session:
-    """A person's or a client's connection to a program: its output, its input, the size of its terminal."""
+    """A connection to a program's streams: what a door pumps to a client.
 
-    def __init__(
-        self, output: Output, writer: "asyncio.StreamWriter | None", resize: "Callable[[int, int], Any]"
-    ) -> None:
-        self.output = output
-        self._writer = writer
-        self._resize = resize
+    `read` gives (1 or 2, bytes) for stdout or stderr in the order of arrival, None when both have ended; a terminal
+    has only 1. A session that is not read holds the program's output back (an exec, a lossless attach) or is cut off.
+    """
 
-    @property
-    def stdout(self) -> asyncio.StreamReader:
-        """The program's output."""
-        return self.output.stdout
+    def __init__(self, shim: Shim, container_id: str) -> None:
+        self._shim = shim
+        self._container = container_id
+        self._loop = asyncio.get_running_loop()
+        self._chunks: deque[tuple[int, bytes]] = deque()
+        self._queued = 0
+        self._paused = False
+        self._more = asyncio.Event()
+        self._sources: dict[int, int] = {}  # descriptor -> stream number
+        self._sink = -1
+        self._writing = asyncio.Lock()
 
-    @property
-    def stderr(self) -> asyncio.StreamReader:
-        """The program's errors; at its end at once when there is a terminal."""
-        return self.output.stderr
+    async def read(self) -> "tuple[int, bytes] | None":
+        """Return the next output."""
+        while not self._chunks:
+            if not self._sources:
+                return None
+            self._more.clear()
+            await self._more.wait()
+        number, data = self._chunks.popleft()
+        self._queued -= len(data)
+        if self._paused and self._queued < HIGH // 2:
+            self._paused = False
+            for fd in self._sources:
+                self._loop.add_reader(fd, self._readable, fd)
+        return number, data
 
     async def write(self, data: bytes) -> None:
-        """Write to the program's input; bytes for one that has none, or has ended, are dropped."""
-        if self._writer is None or self._writer.is_closing():
-            return
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError:
-            await self.close_stdin()
+        """Write to the program's input, waiting until it takes it; bytes for one that has none are dropped."""
+        async with self._writing:
+            view = memoryview(data)
+            while view and self._sink >= 0:
+                try:
+                    view = view[os.write(self._sink, view) :]
+                except BlockingIOError:
+                    await _writable(self._sink)
+                except OSError:
+                    self._close_sink()  # the program has closed its input, or has ended
 
     async def close_stdin(self) -> None:
         """End the program's input; its output goes on."""
-        if self._writer is None or self._writer.is_closing():
-            return
-        if self._writer.can_write_eof():
-            self._writer.write_eof()
-        else:
-            self._writer.close()
+        async with self._writing:
+            self._close_sink()
 
-    async def resize(self, height: int, width: int) -> None:
+    async def resize(self, width: int, height: int) -> None:
         """Tell the terminal its size in characters."""
-        await self._resize(height, width)
-
-    async def close(self) -> None:
-        """Let go; the program goes on."""
-        await self.output.close()
-        await _close_writer(self._writer)
-
-
-async def _close_writer(writer: "asyncio.StreamWriter | None") -> None:
-    if writer is None:
-        return
-    writer.close()
-    try:
-        await writer.wait_closed()
-    except OSError:
-        pass
-
-
-class ExecSession(Session):
-    """The session of an exec: it also has an end of its own. Leaving it unfinished kills it (`close`)."""
-
-    def __init__(self, output: Output, writer: "asyncio.StreamWriter | None", shim: Shim, answer: Mapping[str, Any]):
-        super().__init__(output, writer, self._resize_master)
-        self.pid: int = answer["pid"]
-        self._shim = shim
-        self._identifier: int = answer["exec_id"]
-        self._code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._master = -1
-        self._transports: list[asyncio.ReadTransport] = []
-
-    @classmethod
-    async def open(
-        cls, shim: Shim, answer: Mapping[str, Any], descriptors: list[int], *, terminal: bool, stdin: bool
-    ) -> Self:
-        """Wrap the descriptors of a process that runs: its terminal's master, or [stdin,] stdout, stderr."""
-        if terminal:
-            writer_fd, readers = os.dup(descriptors[0]), [descriptors[0]]
-        elif stdin:
-            writer_fd, readers = descriptors[0], descriptors[1:]
-        else:
-            writer_fd, readers = -1, descriptors
-        opened = [await _pipe_reader(fd) for fd in readers]
-        if terminal:
-            ended = asyncio.StreamReader()
-            ended.feed_eof()
-            opened.append((ended, None))
-        writer = await _pipe_writer(writer_fd) if writer_fd >= 0 else None
-        session = cls(Output(opened[0][0], opened[1][0]), writer, shim, answer)
-        session._transports = [transport for _, transport in opened if transport is not None]
-        session._master = writer_fd if terminal else -1
-        return session
-
-    async def _resize_master(self, height: int, width: int) -> None:
-        import fcntl
-        import termios
-
-        if self._master >= 0 and self._writer is not None and not self._writer.is_closing():
-            fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        await self._shim.resize(self._container, width, height)
 
     async def wait(self) -> int:
-        """Return the exit code, 128 + signal when a signal ended it. Raises Unavailable when the shim is gone."""
+        """Return the program's exit code, 128 + signal when a signal ended it. Raises Unavailable with the shim."""
+        return (await self._shim.wait(self._container)).exit_code
+
+    async def kill(self, signal_or_name: "int | str" = signal.SIGKILL) -> None:
+        """Send a signal (a number, `TERM` or `SIGTERM`) to the program."""
+        await self._shim.kill(self._container, number_of(signal_or_name))
+
+    async def close(self) -> None:
+        """Let go of the streams."""
+        for fd in list(self._sources):
+            self._drop_source(fd)
+        self._close_sink()
+
+    # --- descriptors ---
+
+    def _open(self, sources: Mapping[int, int], sink: int) -> None:
+        self._sources = dict(sources)
+        self._sink = sink
+        for fd in (*self._sources, *((sink,) if sink >= 0 else ())):
+            os.set_blocking(fd, False)
+        for fd in self._sources:
+            self._loop.add_reader(fd, self._readable, fd)
+
+    def _readable(self, fd: int) -> None:
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # EIO: everybody has left the terminal
+        if data:
+            self._take(fd, data)
+        else:
+            self._drop_source(fd)
+        self._more.set()
+
+    def _take(self, fd: int, data: bytes) -> None:
+        self._keep(self._sources[fd], data)
+
+    def _keep(self, number: int, data: bytes) -> None:
+        self._chunks.append((number, data))
+        self._queued += len(data)
+        if self._queued > HIGH and not self._paused:
+            self._paused = True
+            for fd in self._sources:
+                self._loop.remove_reader(fd)
+
+    def _drop_source(self, fd: int) -> None:
+        if self._sources.pop(fd, None) is not None:
+            self._loop.remove_reader(fd)
+            os.close(fd)
+        self._more.set()
+
+    def _close_sink(self) -> None:
+        if self._sink >= 0:
+            self._loop.remove_writer(self._sink)
+            os.close(self._sink)
+            self._sink = -1
+
+
+class Attached(Session):
+    """The session of an attacher: frames from the shim, raw input to it."""
+
+    def __init__(self, shim: Shim, container_id: str, sock: socket.socket, *, stdin: bool) -> None:
+        super().__init__(shim, container_id)
+        self._buffer = bytearray()
+        self._socket = sock
+        self._open({sock.fileno(): 0}, sock.fileno() if stdin else -1)
+        if not stdin:
+            sock.shutdown(socket.SHUT_WR)
+
+    def _take(self, fd: int, data: bytes) -> None:  # noqa: ARG002 - there is only one
+        self._buffer += data
+        while len(self._buffer) >= FRAME.size:
+            number, length = FRAME.unpack_from(self._buffer)
+            if len(self._buffer) < FRAME.size + length:
+                break
+            chunk = bytes(self._buffer[FRAME.size : FRAME.size + length])
+            del self._buffer[: FRAME.size + length]
+            self._keep(number, chunk)
+
+    def _drop_source(self, fd: int) -> None:
+        if self._sources.pop(fd, None) is not None:
+            self._close_sink()
+            self._loop.remove_reader(fd)
+            self._socket.close()
+        self._more.set()
+
+    def _close_sink(self) -> None:
+        """The socket goes both ways: closing one direction is a shutdown."""
+        if self._sink < 0:
+            return
+        self._loop.remove_writer(self._sink)
+        self._sink = -1
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the shim has closed it
+
+
+class Exec(Session):
+    """The session of an exec. It has an end of its own; leaving it before (`close`) kills the process."""
+
+    def __init__(self, shim: Shim, container_id: str, answer: Mapping[str, Any]) -> None:
+        super().__init__(shim, container_id)
+        self.pid: int = answer["pid"]
+        self._identifier: int = answer["exec_id"]
+        self._code: asyncio.Future[int] = self._loop.create_future()
+        self._master = -1
+
+    def take(self, descriptors: Sequence[int], *, terminal: bool, stdin: bool) -> None:
+        """Own the descriptors of the running process: its terminal's master, or [stdin,] stdout, stderr."""
+        if terminal:
+            self._master = os.dup(descriptors[0])
+            self._open({descriptors[0]: 1}, self._master)
+            return
+        sink = descriptors[0] if stdin else -1
+        stdout, stderr = descriptors[-2:]
+        self._open({stdout: 1, stderr: 2}, sink)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Tell its terminal its size in characters; without one, or after its end, nothing happens."""
+        if self._master >= 0 and self._sink == self._master:
+            size = struct.pack("HHHH", height, width, 0, 0)
+            fcntl.ioctl(self._master, termios.TIOCSWINSZ, size)
+
+    async def wait(self) -> int:
+        """Return the exit code."""
         return await asyncio.shield(self._code)
 
-    async def kill(self, number: int = signal.SIGKILL) -> None:
+    async def kill(self, signal_or_name: "int | str" = signal.SIGKILL) -> None:
         """Send a signal to the process and its group."""
-        await self._shim._ask("exec_kill", exec_id=self._identifier, signal=int(number))
+        await self._shim.kill_exec(self._identifier, number_of(signal_or_name))
 
     def exited(self, code: int) -> None:
         """The shim says that it has ended."""
@@ -705,39 +734,22 @@ class ExecSession(Session):
 
     async def close(self) -> None:
         """Close its streams, and kill it if it still runs."""
+        await super().close()
         if not self._code.done():
             try:
                 await self.kill()
             except KestrelError:
                 pass
-        for transport in self._transports:
-            transport.close()
-        await super().close()
 
 
-class _Reading(asyncio.StreamReaderProtocol):
-    """A reader to which the error of a terminal that everybody left (EIO) is its end."""
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
-        self._own = reader
-
-    def connection_lost(self, exc: "Exception | None") -> None:
-        """Treat any error as the end."""
-        self._own.feed_eof()
-        super().connection_lost(None)
-
-
-async def _pipe_reader(fd: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: _Reading(reader), os.fdopen(fd, "rb", buffering=0)
-    )
-    return reader, transport
-
-
-async def _pipe_writer(fd: int) -> asyncio.StreamWriter:
-    loop = asyncio.get_running_loop()
-    protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
-    transport, _ = await loop.connect_write_pipe(lambda: protocol, os.fdopen(fd, "wb", buffering=0))
-    return asyncio.StreamWriter(transport, protocol, None, loop)
+def number_of(signal_or_name: "int | str") -> int:
+    """Return a signal's number for 15, "15", "TERM" or "SIGTERM". Raises InvalidArgument."""
+    if isinstance(signal_or_name, int):
+        return int(signal_or_name)
+    text = signal_or_name.upper()
+    if text.isdigit():
+        return int(text)
+    try:
+        return signal.Signals[text if text.startswith("SIG") else f"SIG{text}"]
+    except KeyError:
+        raise InvalidArgument(f"unknown signal {signal_or_name!r}") from None

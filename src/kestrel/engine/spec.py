@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kestrel.base.errors import InvalidArgument, nearest
+from kestrel.base.errors import InvalidArgument
 from kestrel.engine.identity import Identity
 from kestrel.engine.model import Container, Mount, Resources, Security
 from kestrel.engine.nameservice import FILES
-from kestrel.linux.capabilities import BITS, canonical
+from kestrel.engine.rights import capability_sets
 from kestrel.oci.config import ContainerDefaults
-from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES, default_spec
+from kestrel.oci.runtime_defaults import default_spec
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CPU_PERIOD = 100_000  # microseconds; the kernel's default and docker's
@@ -111,29 +111,6 @@ def environment(own: tuple[tuple[str, str], ...], facts: Facts, *, tty: bool) ->
 def user(identity: Identity) -> JSON:
     """Return the spec's `process.user`."""
     return {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)}
-
-
-def capability_sets(security: Security) -> JSON:
-    """Return the five sets. Inheritable and ambient stay empty (CVE-2022-24769)."""
-    if security.privileged:
-        kept = set(BITS)
-    else:
-        dropped = {_capability(name) for name in security.drop_capabilities}
-        kept = set() if "ALL" in dropped else set(DEFAULT_CAPABILITIES) - dropped
-        added = {_capability(name) for name in security.add_capabilities}
-        kept |= set(BITS) - dropped if "ALL" in added else added
-    names = [name for name in BITS if name in kept]
-    return {"bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": []}
-
-
-def _capability(name: str) -> str:
-    if name.upper() == "ALL":
-        return "ALL"
-    full = canonical(name)
-    if full not in BITS:
-        close = nearest(full, BITS)
-        raise InvalidArgument(f"unknown capability {name!r}", hint=f"did you mean {close}?" if close else None)
-    return full
 
 
 def resources(limits: Resources) -> JSON:

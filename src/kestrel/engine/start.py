@@ -20,9 +20,7 @@ from kestrel.engine.identity import Identity, resolve
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
-from kestrel.engine.session import Session
-from kestrel.engine.shims import LogFile, Shim
-from kestrel.engine.wait import wait
+from kestrel.engine.shims import LogFile, Session, Shim
 from kestrel.images import Image
 from kestrel.linux.mounts import open_rootfs
 from kestrel.linux.rootfs import Rootfs
@@ -59,11 +57,7 @@ async def attach(parts: Parts, container: Container) -> Session:
     if shim is None:
         raise FailedPrecondition(f"container {container.config.name} is not running")
 
-    async def end() -> int:
-        return (await wait(parts, container.id)).exit_code or 0
-
-    # A pipe would make the container wait for a slow reader, and so does this: nothing is lost.
-    return Session(await shim.attach(container.id, lossless=True), end)
+    return await shim.attach(container.id, stdin=container.config.stdin)
 
 
 @asynccontextmanager
@@ -148,7 +142,7 @@ def _facts(parts: Parts, container: Container, sandbox: Sandbox, image: Image, r
         image=defaults,
         hostname=nameservice.hostname(sandbox),
         name_files=parts.sandbox_directory(sandbox.id),
-        seccomp=None if config.security.privileged else profile(config.security.seccomp),
+        seccomp=None if config.security.privileged else profile(config.security),
         volumes={m.source: _volume(parts, m.source) for m in config.mounts if m.kind == "volume"},
         devices=_devices(config),
     )

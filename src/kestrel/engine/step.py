@@ -8,18 +8,18 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kestrel.base.errors import Unavailable
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, SandboxConfig, Security
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
-from kestrel.engine.shims import Exited, Shim
+from kestrel.engine.shims import Shim
 from kestrel.engine.start import identity_in
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.config import ContainerDefaults
 
 Output = Callable[[str, bytes], None]
+STREAMS = {1: "stdout", 2: "stderr"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ async def run(parts: Parts, step: Step, output: Output) -> int:
             image=ContainerDefaults(),
             hostname=step.hostname,
             name_files=parts.sandbox_directory(sandbox.id),
-            seccomp=profile("default"),
+            seccomp=profile(Security()),
             volumes={},
         )
         shim = parts.shims[sandbox.id]
@@ -81,20 +81,11 @@ async def run(parts: Parts, step: Step, output: Output) -> int:
 
 async def _follow(shim: Shim, container: str, output: Output) -> int:
     """Run what was created, hand its output on, and return its exit code."""
-    session = await shim.attach(container, lossless=True)
-    ended = asyncio.create_task(_exit_code(shim, container))
+    session = await shim.attach(container, stdin=False)
     try:
         await shim.start(container)
-        async for stream, data in session.output.both():
-            output(stream, data)
-        return await ended
+        while (chunk := await session.read()) is not None:
+            output(STREAMS[chunk[0]], chunk[1])
+        return (await shim.wait(container)).exit_code
     finally:
-        ended.cancel()
         await session.close()
-
-
-async def _exit_code(shim: Shim, container: str) -> int:
-    async for event in shim.events():
-        if isinstance(event, Exited) and event.container_id == container:
-            return event.exit_code
-    raise Unavailable("the process that ran the step was killed", hint="run the build again")

@@ -52,7 +52,7 @@ async def kill(
             return
         raise FailedPrecondition(f"container {container.config.name} is not running")
     try:
-        await shim.kill(container.id, signal_number, all=everything)
+        await shim.kill(container.id, signal_number, everything=everything)
     except NotFound:
         if not missing_ok:
             raise FailedPrecondition(f"container {container.config.name} is not running") from None

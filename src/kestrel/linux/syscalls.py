@@ -60,6 +60,7 @@ _openat2 = _numbered(_int, _str, _ptr, _size)
 _close_range = _numbered(_uint, _uint, _uint)
 _seccomp = _numbered(_uint, _uint, _ptr)
 _keyctl = _numbered(_int, _str)
+_bpf = _numbered(_int, _ptr, _uint)
 _execveat = _numbered(_int, _str, _ptr, _ptr, _int)
 _clone3 = _numbered(_ptr, _size, library=_held)
 
@@ -288,6 +289,14 @@ def filesystem_type(fd: int) -> int:
         raise failure("fstatfs")
     magic: int = buffer.f_type
     return magic & 0xFFFFFFFF
+
+
+def bpf(number: int, command: int, attributes: int, size: int) -> int:
+    """`man 2 bpf`; `number` is the system call's on this architecture, `attributes` an address."""
+    result: int = _bpf(number, command, attributes, size)
+    if result < 0:
+        raise failure("bpf")
+    return result
 
 
 def sethostname(name: str) -> None:

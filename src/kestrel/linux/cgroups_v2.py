@@ -1,0 +1,247 @@
+"""Control groups, version 2: one hierarchy (Documentation/admin-guide/cgroup-v2.rst).
+
+Limits arrive in version 1's units and are converted as the runtime-spec's implementations agreed to
+(kubernetes KEP-2254 for CPU shares). Devices are allowed by an eBPF program (`device_filter.py`).
+"""
+
+import errno
+import os
+import time
+from collections.abc import Sequence
+
+from kestrel.linux.cgroups import (
+    DeviceRule,
+    Group,
+    Limits,
+    Stats,
+    checked,
+    number,
+    read,
+    remove_tree,
+    send_kill,
+    table,
+    tree,
+    write,
+)
+
+
+class V2:
+    """Version 2 as mounted here."""
+
+    version = 2
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.controllers = frozenset(read(f"{root}/cgroup.controllers").split())
+
+    def create(self, path: str, limits: Limits | None = None) -> Group:  # noqa: ARG002 - version 1 needs to know
+        """Make the group, enabling every controller on the way down."""
+        path = checked(path)
+        parts = path.split("/")
+        parent = self.root
+        for part in parts:
+            self._enable(parent)
+            parent = f"{parent}/{part}"
+            try:
+                os.mkdir(parent, 0o755)
+            except FileExistsError:
+                pass
+        return V2Group(self, path)
+
+    def group(self, path: str) -> Group:
+        """Return the group of that path."""
+        return V2Group(self, checked(path))
+
+    def children(self, path: str) -> list[str]:
+        """Return the paths right below."""
+        path = checked(path)
+        try:
+            with os.scandir(f"{self.root}/{path}") as entries:
+                return [f"{path}/{entry.name}" for entry in entries if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def hierarchies(self, limits: Limits | None = None) -> tuple[str, ...]:  # noqa: ARG002 - as above
+        """There is one hierarchy, and it has no name."""
+        return ()
+
+    def _enable(self, directory: str) -> None:
+        """Hand every controller down to the children; one the kernel refuses here is missed where it is used."""
+        available = read(f"{directory}/cgroup.controllers").split()
+        enabled = read(f"{directory}/cgroup.subtree_control").split()
+        for name in available:
+            if name in enabled:
+                continue
+            try:
+                write(f"{directory}/cgroup.subtree_control", f"+{name}")
+            except OSError:
+                pass
+
+
+class V2Group:
+    """A group of version 2."""
+
+    def __init__(self, hierarchy: V2, path: str) -> None:
+        self.path = path
+        self._top = f"{hierarchy.root}/{path}"
+
+    def joiners(self) -> list[int]:
+        """Not needed: processes are born in the group."""
+        return []
+
+    def directory(self) -> int:
+        """Open the directory for CLONE_INTO_CGROUP."""
+        return os.open(self._top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def attach(self, pid: int) -> None:
+        """Move a process by its number."""
+        write(f"{self._top}/cgroup.procs", str(pid))
+
+    def limit(self, limits: Limits) -> None:
+        """Convert and write what is given."""
+        for name, value in converted(limits):
+            path = f"{self._top}/{name}"
+            if not os.path.exists(path):
+                controller = name.partition(".")[0]
+                raise OSError(errno.ENOTSUP, f"the {controller} controller is not available here, cannot set", name)
+            write(path, value)
+
+    def devices(self, rules: Sequence[DeviceRule]) -> None:
+        """Attach an eBPF program made of the rules."""
+        from kestrel.linux import device_filter
+
+        device_filter.replace(self._top, rules)
+
+    def stats(self) -> Stats:
+        """Read memory, CPU, pids and I/O."""
+        memory = table(read(f"{self._top}/memory.stat"))
+        usage = number(read(f"{self._top}/memory.current"))
+        cpu = {key: value * 1000 for key, value in table(read(f"{self._top}/cpu.stat")).items()}
+        io = self._io()
+        return Stats(
+            cpu=cpu.get("usage_usec"),
+            cpu_user=cpu.get("user_usec"),
+            cpu_system=cpu.get("system_usec"),
+            throttled=cpu.get("throttled_usec"),
+            memory=usage,
+            memory_limit=number(read(f"{self._top}/memory.max")),
+            working_set=None if usage is None else max(0, usage - memory.get("inactive_file", 0)),
+            rss=memory.get("anon"),
+            page_faults=memory.get("pgfault"),
+            major_page_faults=memory.get("pgmajfault"),
+            swap=number(read(f"{self._top}/memory.swap.current")),
+            pids=number(read(f"{self._top}/pids.current")),
+            oom_kills=self.oom_kills(),
+            io_read=io.get("rbytes"),
+            io_written=io.get("wbytes"),
+        )
+
+    def _io(self) -> dict[str, int]:
+        totals: dict[str, int] = {}
+        for line in read(f"{self._top}/io.stat").splitlines():
+            for pair in line.split()[1:]:
+                key, _, value = pair.partition("=")
+                if value.isdigit():
+                    totals[key] = totals.get(key, 0) + int(value)
+        return totals
+
+    def freeze(self, frozen: bool) -> None:
+        """Write cgroup.freeze and wait until cgroup.events agrees."""
+        write(f"{self._top}/cgroup.freeze", "1" if frozen else "0")
+        due = time.monotonic() + 1
+        while table(read(f"{self._top}/cgroup.events")).get("frozen") != int(frozen):
+            if time.monotonic() > due:
+                raise TimeoutError(errno.ETIMEDOUT, "processes did not freeze or thaw", self._top)
+            time.sleep(0.001)
+
+    def pids(self) -> list[int]:
+        """Read cgroup.procs here and below."""
+        found: list[int] = []
+        for group in tree(self._top):
+            found += [int(pid) for pid in read(f"{group}/cgroup.procs").split()]
+        return found
+
+    def kill(self) -> bool:
+        """cgroup.kill (since Linux 5.14), or one by one."""
+        if not table(read(f"{self._top}/cgroup.events")).get("populated"):
+            return True
+        try:
+            write(f"{self._top}/cgroup.kill", "1")
+        except OSError:
+            send_kill(self.pids())
+        return False
+
+    def oom_kills(self) -> int:
+        """`oom_kill` of memory.events."""
+        return table(read(f"{self._top}/memory.events")).get("oom_kill", 0)
+
+    def oom_watch(self) -> int:
+        """memory.events itself: a changed file of the hierarchy is reported as EPOLLPRI."""
+        try:
+            fd = os.open(f"{self._top}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return -1
+        os.read(fd, 4096)  # reading arms the notification
+        return fd
+
+    def remove(self) -> None:
+        """rmdir, children first."""
+        remove_tree(self._top)
+
+
+def converted(limits: Limits) -> list[tuple[str, str]]:
+    """Return the files of version 2 and their values for limits in version 1's units."""
+    values = {
+        "memory.max": _or_max(limits.memory),
+        "memory.low": _or_max(limits.reservation),
+        "memory.swap.max": _swap(limits),
+        "cpu.weight": str(weight(limits.shares)) if limits.shares else None,
+        "cpu.max": _cpu_max(limits),
+        "cpu.max.burst": _or_max(limits.burst),
+        "cpu.idle": _or_max(limits.idle),
+        "cpuset.cpus": limits.cpus or None,
+        "cpuset.mems": limits.mems or None,
+        "pids.max": _or_max(limits.pids),
+        "io.weight": None if limits.io_weight is None else f"default {1 + (limits.io_weight - 10) * 9999 // 990}",
+    }
+    found = [(name, value) for name, value in values.items() if value is not None]
+    for name, text in limits.throttles:
+        device, _, rate = text.partition(" ")
+        found.append(("io.max", f"{device} {_THROTTLES[name]}={rate}"))
+    found += [(f"hugetlb.{size}.max", str(value)) for size, value in limits.hugepages]
+    found += sorted(limits.unified.items())
+    return found
+
+
+_THROTTLES = {
+    "read_bps_device": "rbps",
+    "write_bps_device": "wbps",
+    "read_iops_device": "riops",
+    "write_iops_device": "wiops",
+}
+
+
+def _swap(limits: Limits) -> str | None:
+    """Version 1 limits memory and swap together, version 2 swap alone."""
+    if limits.swap is None or limits.swap == -1:
+        return None if limits.swap is None else "max"
+    if limits.memory is None or limits.memory < 0:
+        return None
+    return str(max(0, limits.swap - limits.memory))
+
+
+def _cpu_max(limits: Limits) -> str | None:
+    if limits.quota is None and limits.period is None:
+        return None
+    return f"{_or_max(limits.quota or -1)} {limits.period or 100000}"
+
+
+def weight(shares: int) -> int:
+    """Return version 2's CPU weight (1 to 10000) for version 1's shares (2 to 262144), linearly, as Kubernetes does."""
+    return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
+
+
+def _or_max(value: int | None) -> str | None:
+    if value is None:
+        return None
+    return "max" if value < 0 else str(value)

@@ -1,0 +1,122 @@
+"""Framed messages with descriptors, over a stream socket of the unix family.
+
+A frame is a header (four bytes of length, two bytes for the number of descriptors, network order) and one JSON value.
+Descriptors travel with the first byte of their frame (`man 7 unix`, SCM_RIGHTS). Every process of the runtime speaks
+this: daemon to zygote, daemon to shim, shim to init.
+
+`Decoder` and `encode` are pure; `Channel` blocks and is for those who have one peer; the shim's event loop and the
+daemon's asyncio side drive the decoder themselves.
+"""
+
+import array
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+HEADER = struct.Struct("!IH")
+LIMIT = 16 * 1024 * 1024  # bytes in a frame: a spec is some 20 KiB; more than this is not one of ours
+MAX_DESCRIPTORS = 64  # in a frame; the kernel allows 253 (SCM_MAX_FD)
+
+Message = dict[str, Any]  # Any: raw JSON
+
+
+def encode(message: Message, descriptors: int = 0) -> bytes:
+    """Return the frame of a message that will travel with that many descriptors."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return HEADER.pack(len(body), descriptors) + body
+
+
+class Decoder:
+    """Bytes and descriptors in, messages out. What it was given and did not hand on is closed by `close`."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._descriptors: list[int] = []
+
+    def feed(self, data: bytes, descriptors: Sequence[int] = ()) -> list[tuple[Message, list[int]]]:
+        """Return the messages that are now complete. Raises ValueError when the peer does not speak this protocol."""
+        self._buffer += data
+        self._descriptors += descriptors
+        found = []
+        while len(self._buffer) >= HEADER.size:
+            length, count = HEADER.unpack_from(self._buffer)
+            if length > LIMIT or count > MAX_DESCRIPTORS:
+                raise ValueError(f"frame of {length} bytes and {count} descriptors is over the limit")
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            message = json.loads(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            if not isinstance(message, dict) or len(self._descriptors) < count:
+                raise ValueError("frame is not an object, or lacks its descriptors")
+            taken, self._descriptors = self._descriptors[:count], self._descriptors[count:]
+            found.append((message, taken))
+        return found
+
+    def close(self) -> None:
+        """Close descriptors that arrived without their message."""
+        for fd in self._descriptors:
+            os.close(fd)
+        self._descriptors = []
+
+
+def receive(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
+    """Read once: bytes (empty at the end) and the descriptors that came along, close-on-exec."""
+    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    data, ancillary, _flags, _address = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+    return data, list(descriptors)
+
+
+def send_some(sock: socket.socket, data: "bytes | memoryview", descriptors: Sequence[int] = ()) -> int:
+    """Write once and return how many bytes went; the descriptors go with the first byte."""
+    if not descriptors:
+        return sock.send(data, socket.MSG_NOSIGNAL)
+    rights = array.array("i", descriptors)
+    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_NOSIGNAL)
+
+
+class Channel:
+    """One end of a connection, blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._decoder = Decoder()
+        self._ready: list[tuple[Message, list[int]]] = []
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.socket.fileno()
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message whole. Raises OSError when the peer is gone."""
+        data = memoryview(encode(message, len(descriptors)))
+        sent = send_some(self.socket, data, descriptors)
+        while sent < len(data):
+            sent += send_some(self.socket, data[sent:])
+
+    def receive(self) -> "tuple[Message, list[int]] | None":
+        """Wait for a message and its descriptors; None when the peer has closed."""
+        while not self._ready:
+            data, descriptors = receive(self.socket)
+            if not data:
+                self._decoder.close()
+                return None
+            self._ready = self._decoder.feed(data, descriptors)
+        return self._ready.pop(0)
+
+    def close(self) -> None:
+        """Close the socket and whatever arrived without a message."""
+        self._decoder.close()
+        self.socket.close()
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected stream sockets, both close-on-exec."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,400 @@
+"""One container of a shim: made ready, started, watched, ended.
+
+Nothing here waits. `create` clones the child and returns; the child's messages and its end arrive through the loop
+and move the container on (`state.py`). An end is told in a fixed order: everything in the container's group is dead,
+its output is read and written, the exit file is on disk, and only then does anybody hear of it.
+"""
+
+import fcntl
+import os
+import signal
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kestrel.base.errors import Internal, InvalidArgument, KestrelError
+from kestrel.linux import abi, seccomp
+from kestrel.linux.cgroups import Group, Hierarchy
+from kestrel.linux.rootfs import Rootfs
+from kestrel.runtime import channel, loop, parent, plan, resources, state
+from kestrel.runtime.init import Stdio
+from kestrel.runtime.journal import note
+from kestrel.runtime.log import LogWriter
+from kestrel.runtime.messages import (
+    ContainerStatus,
+    CreateRequest,
+    Exited,
+    LogFile,
+    OutOfMemory,
+    error_from_json,
+    from_json,
+)
+from kestrel.runtime.process import Filter
+from kestrel.runtime.streams import Streams
+
+Reply = Callable[["dict[str, Any] | None", "BaseException | None"], None]
+
+POLL = 0.002  # seconds between two looks at a group that is being killed
+PATIENCE = 5.0  # seconds after which we report an end although the group still has processes (in state D)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a container's shim gives it. `namespaces` are types that are the sandbox's and not the host's."""
+
+    events: loop.Loop
+    hierarchy: "Hierarchy | None"
+    directory: str
+    cache: str
+    namespaces: frozenset[str]
+    pid_namespace: int
+    exited: Callable[[Exited], None]
+    out_of_memory: Callable[[OutOfMemory], None]
+
+
+class Container:
+    """A container and everything the shim holds for it."""
+
+    def __init__(self, request: CreateRequest, around: Surroundings) -> None:
+        self.id = request.container_id
+        self.spec = request.spec
+        self.status = state.CREATING
+        self.pid = 0
+        self.pidfd = -1
+        self.group: Group | None = None
+        self.filter: Filter | None = None
+        self.exit: Exited | None = None
+        self._around = around
+        self._request = request
+        self._channel: channel.Channel | None = None
+        self._streams: Streams | None = None
+        self._stdin = -1
+        self._outputs: dict[str, int] = {}
+        self._log: LogWriter | None = None
+        self._pending: Reply | None = None
+        self._failure: KestrelError | None = None
+        self._warnings: list[str] = []
+        self._started = 0.0
+        self._oom = -1
+        self._oom_seen = 0
+
+    # --- create ---
+
+    def create(self, reply: Reply) -> None:
+        """Clone the child; `reply` is called when it is ready or has failed. Raises what can be told at once."""
+        made = self._plan()
+        try:
+            self._make_group()
+            if self._request.log is not None:
+                self._log = LogWriter(from_json(LogFile, self._request.log))
+            theirs = self._make_stdio()
+            try:
+                inside = bool(made.new & abi.CLONE_NEWPID)
+                namespace = -1 if inside else self._around.pid_namespace
+                started = parent.create(made, self.group, theirs, namespace)
+            finally:
+                for fd in {theirs.stdin, theirs.stdout, theirs.stderr} - {-1}:
+                    os.close(fd)
+        except BaseException:
+            self._release()
+            raise
+        self.pid, self.pidfd = started.pid, started.pidfd
+        self._channel = channel.Channel(started.channel)
+        self._pending = reply
+        self._around.events.watch(started.channel.fileno(), loop.READ, self._heard)
+
+    def _plan(self) -> plan.Plan:
+        request, linux = self._request, self.spec.get("linux") or {}
+        self.filter = seccomp_filter(linux.get("seccomp"), self._around.cache)
+        if request.terminal:
+            self.spec.setdefault("process", {})["terminal"] = True
+        hierarchy = self._around.hierarchy
+        limits = resources.limits(linux.get("resources") or {})
+        return plan.build(
+            self.spec,
+            Rootfs.from_json(request.rootfs) if request.rootfs is not None else None,
+            seccomp=self.filter,
+            cgroup_version=hierarchy.version if hierarchy is not None else 2,
+            cgroup_hierarchies=hierarchy.hierarchies(limits) if hierarchy is not None else (),
+            size=(request.width, request.height),
+            sandbox=self._around.namespaces,
+        )
+
+    def _make_group(self) -> None:
+        hierarchy, linux = self._around.hierarchy, self.spec.get("linux") or {}
+        wanted = linux.get("resources") or {}
+        path = self._request.cgroup or linux.get("cgroupsPath", "")
+        if hierarchy is None or not path:
+            return
+        limits = resources.limits(wanted)
+        self.group = hierarchy.create(path, limits)
+        try:
+            self.group.limit(limits)
+            rules = resources.device_rules(wanted, linux.get("devices") or ())
+            if rules is not None and "devices" in hierarchy.controllers:
+                self.group.devices(rules)
+        except OSError as error:
+            raise InvalidArgument(f"{error.strerror}: {error.filename}", hint="the kernel refused a limit") from error
+        self._watch_memory()
+
+    def _watch_memory(self) -> None:
+        assert self.group is not None
+        self._oom = self.group.oom_watch()
+        if self._oom >= 0:
+            self._around.events.watch(self._oom, loop.READ | loop.PRIORITY, self._memory_event)
+
+    def _make_stdio(self) -> Stdio:
+        """Make the pipes; ours go to `_stdin` and `_outputs`. A terminal's master comes from the child later."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if self.spec.get("process", {}).get("terminal"):
+            return Stdio(stdin=null, stdout=null, stderr=null)
+        stdin = null
+        if self._request.stdin:
+            os.close(null)
+            stdin, self._stdin = os.pipe2(os.O_CLOEXEC)
+        ends = {}
+        for stream in ("stdout", "stderr"):
+            self._outputs[stream], ends[stream] = os.pipe2(os.O_CLOEXEC)
+        return Stdio(stdin=stdin, stdout=ends["stdout"], stderr=ends["stderr"])
+
+    # --- what the child says ---
+
+    def _heard(self, _events: int) -> None:
+        assert self._channel is not None
+        heard = self._channel.receive()
+        if heard is None:
+            self._hang_up()
+            return
+        message, descriptors = heard
+        if "error" in message:
+            self._failure = error_from_json(message["error"])
+        elif "ready" in message:
+            self._ready(message, descriptors)
+
+    def _ready(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if descriptors:
+            self._stdin = descriptors[0]
+            self._outputs = {"stdout": descriptors[0]}
+        self._warnings = message["warnings"]
+        self._streams = Streams(
+            self._around.events,
+            self._log,
+            outputs=self._outputs,
+            stdin=self._stdin,
+            stdin_once=self._request.stdin_once,
+        )
+        self._stdin, self._outputs = -1, {}  # they are its own now
+        self.status = state.CREATED
+        self._finish_request({"pid": self.pid, "warnings": self._warnings}, None)
+
+    def _hang_up(self) -> None:
+        """The channel closed: the program runs, if we said go and heard no error; otherwise the child is ending."""
+        assert self._channel is not None
+        self._around.events.forget(self._channel.fileno())
+        self._channel.close()
+        self._channel = None
+        if self.status == state.CREATED and self._failure is None and self._pending is not None:
+            self.status = state.RUNNING
+            self._started = time.time()
+            self._finish_request({"pid": self.pid}, None)
+
+    def _finish_request(self, result: "dict[str, Any] | None", error: "BaseException | None") -> None:
+        reply, self._pending = self._pending, None
+        if reply is not None:
+            reply(result, error)
+
+    # --- operations ---
+
+    def start(self, reply: Reply) -> None:
+        """Let the program run; `reply` is called when exec has succeeded, or has failed and the child is gone."""
+        state.require("start", self.status, self.id)
+        assert self._channel is not None
+        self._pending = reply
+        self._channel.send({"go": True})
+
+    def kill(self, number: int, *, everyone: bool = False) -> None:
+        """Send a signal to the first process, or to every process of the container's group."""
+        state.require("kill", self.status, self.id)
+        pids = self.group.pids() if everyone and self.group is not None else [self.pid]
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        if number == signal.SIGKILL and self.status == state.PAUSED:
+            self.freeze(frozen=False)
+
+    def freeze(self, *, frozen: bool) -> None:
+        """Stop all processes where they are, or let them go on."""
+        state.require("pause" if frozen else "resume", self.status, self.id)
+        if self.group is None:
+            raise InvalidArgument(f"container {self.id} has no cgroup and cannot be paused")
+        self.group.freeze(frozen)
+        self.status = state.PAUSED if frozen else state.RUNNING
+
+    def resize(self, width: int, height: int) -> None:
+        """Tell the terminal its size, in characters."""
+        state.require("resize", self.status, self.id)
+        if self._streams is None or self._streams.terminal < 0:
+            raise InvalidArgument(f"container {self.id} has no terminal")
+        fcntl.ioctl(self._streams.terminal, abi.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def attach(self, *, outputs: frozenset[str], lossless: bool) -> int:
+        """Return a descriptor for an attacher (see `streams`); the caller closes it once it is sent."""
+        state.require("attach", self.status, self.id)
+        assert self._streams is not None
+        ours, theirs = channel.pair()
+        self._streams.attach(ours, outputs=outputs, lossless=lossless)
+        return theirs.detach()
+
+    def reopen_log(self) -> None:
+        """Open the log's path again after somebody renamed the file."""
+        if self._log is not None and self.status != state.STOPPED:
+            self._log.reopen()
+
+    def update(self, wanted: dict[str, Any]) -> None:
+        """Change limits while it runs."""
+        state.require("update", self.status, self.id)
+        if self.group is None:
+            raise InvalidArgument(f"container {self.id} has no cgroup and so no limits")
+        try:
+            self.group.limit(resources.limits(wanted))
+        except OSError as error:
+            raise InvalidArgument(f"{error.strerror}: {error.filename}") from error
+
+    def describe(self) -> ContainerStatus:
+        """Return its state."""
+        ended = self.exit
+        return ContainerStatus(
+            container_id=self.id,
+            status=self.status,
+            pid=0 if ended is not None else self.pid,
+            exit_code=ended.exit_code if ended is not None else None,
+            oom=ended.oom if ended is not None else False,
+            started=self._started,
+            finished=ended.time if ended is not None else 0.0,
+        )
+
+    # --- the end ---
+
+    def reaped(self, status: int) -> None:
+        """The first process has ended with this wait status."""
+        if self._channel is not None:
+            self._drain_channel()
+        due = time.monotonic() + PATIENCE
+        self._bury(exit_code(status), due)
+
+    def _drain_channel(self) -> None:
+        """Hear what the child said last; its end of the channel is closed, so this does not wait."""
+        while self._channel is not None:
+            self._heard(0)
+
+    def _bury(self, code: int, due: float) -> None:
+        """Wait until nothing of the container lives, then tell."""
+        if self.group is not None and not self.group.kill():
+            if time.monotonic() < due:
+                self._around.events.after(POLL, lambda: self._bury(code, due))
+                return
+            note(f"{self.id}: processes do not die: {self.group.pids()}")
+        oom = self.group is not None and self.group.oom_kills() > 0
+        if self._pending is not None or self.status == state.CREATING:
+            self._stillborn(code, oom=oom)
+            return
+        self._end(code, oom=oom)
+        assert self.exit is not None
+        self._around.exited(self.exit)
+
+    def _end(self, code: int, *, oom: bool) -> None:
+        if self._streams is not None:
+            self._streams.finish()
+        elif self._log is not None:
+            self._log.finish()
+        self.exit = Exited(container_id=self.id, exit_code=code, oom=oom, time=time.time())
+        try:
+            state.write_exit(self._around.directory, self.exit)
+        except OSError as error:
+            note(f"{self.id}: the exit file could not be written: {error}")
+        self.status = state.STOPPED
+        self._forget_memory()
+
+    def _stillborn(self, code: int, *, oom: bool) -> None:
+        """It ended before its program ran: the one who asked gets the reason, as an error."""
+        error = self._failure
+        if error is None:
+            how = f"killed by signal {code - 128}" if code > 128 else f"exit code {code}"
+            error = Internal(f"the container's init ended before its program ran ({how})")
+            if oom:
+                error = InvalidArgument("the memory limit is too low to start the container", exit_code=code)
+        if self.status == state.CREATING:
+            self._release()
+        else:
+            wanted = error.context.get("exit_code", code)
+            self._end(wanted if isinstance(wanted, int) else code, oom=oom)
+        self._finish_request(None, error)
+
+    @property
+    def gone(self) -> bool:
+        """Whether creating it failed, so that there is nothing to delete."""
+        return self.status == state.CREATING and self._pending is None
+
+    def release(self) -> None:
+        """Let go of everything; it must have stopped. Raises OSError when its group is still in use."""
+        self._release()
+        state.forget_exit(self._around.directory, self.id)
+
+    def _release(self) -> None:
+        self._forget_memory()
+        if self._streams is None:
+            for fd in {self._stdin, *self._outputs.values()} - {-1}:
+                os.close(fd)
+            if self._log is not None:
+                self._log.finish()
+        self._stdin, self._outputs, self._log = -1, {}, None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        if self.group is not None:
+            self.group.remove()
+
+    # --- memory ---
+
+    def _memory_event(self, _events: int) -> None:
+        try:
+            os.read(self._oom, 8) if self._around.hierarchy and self._around.hierarchy.version == 1 else os.pread(
+                self._oom, 4096, 0
+            )
+        except OSError:
+            self._forget_memory()
+            return
+        kills = self.group.oom_kills() if self.group is not None else 0
+        if kills > self._oom_seen:
+            self._oom_seen = kills
+            self._around.out_of_memory(OutOfMemory(container_id=self.id, time=time.time()))
+
+    def _forget_memory(self) -> None:
+        if self._oom >= 0:
+            self._around.events.forget(self._oom)
+            os.close(self._oom)
+            self._oom = -1
+
+
+def exit_code(status: int) -> int:
+    """Return a wait status as a shell has it: 128 + signal for a process that a signal ended."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
+
+
+def seccomp_filter(profile: "dict[str, Any] | None", cache: str) -> "Filter | None":
+    """Return the compiled filter of a profile, from the cache where it has been compiled before."""
+    if not profile:
+        return None
+    flags = {"SECCOMP_FILTER_FLAG_LOG": abi.SECCOMP_FILTER_FLAG_LOG}
+    flags["SECCOMP_FILTER_FLAG_SPEC_ALLOW"] = abi.SECCOMP_FILTER_FLAG_SPEC_ALLOW
+    unknown = [name for name in profile.get("flags") or () if name not in flags and not name.endswith("_TSYNC")]
+    if unknown:
+        raise InvalidArgument(f"unknown seccomp flag {unknown[0]}")
+    bits = sum(flags.get(name, 0) for name in profile.get("flags") or ())
+    return Filter(program=seccomp.program(profile, cache), flags=bits)

@@ -1,0 +1,198 @@
+"""Stage 1, inside: the child carries out its plan, gives up its rights and becomes the user's process.
+
+This code runs in a fork of the shim, so everything it needs is in memory already. Once the container's root is
+entered it imports nothing, looks no name up and executes nothing but the user's program: `seal` takes away the means
+(CVE-2019-14271, CVE-2026-41567: code from the container run by the runtime). The process is not dumpable, which it
+inherits from the zygote, so that nothing in a shared PID namespace can look into it (CVE-2016-9962).
+
+The conversation with the shim, over a channel that closes at exec:
+
+    init → shim   {"ready": true, "warnings": [...]} with the terminal's master, if there is one
+    shim → init   {"go": true}                               closed instead: the shim is gone, so end
+    init → shim   {"error": {...}}                           then exit; an end without it means that exec succeeded
+"""
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
+from kestrel.linux import abi, syscalls
+from kestrel.linux.mounts import opened
+from kestrel.runtime import operations, process, program
+from kestrel.runtime.channel import Channel
+from kestrel.runtime.messages import error_to_json
+from kestrel.runtime.plan import Plan
+from kestrel.runtime.process import Process
+
+FAILED = 126
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stdio:
+    """Descriptors that become 0, 1 and 2; with a terminal they are not used."""
+
+    stdin: int = -1
+    stdout: int = -1
+    stderr: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """What a child is given besides its plan: its end of the channel, its output, and how to join its cgroups."""
+
+    channel: Channel
+    stdio: Stdio
+    joiners: Sequence[int] = ()
+    own_cgroup_namespace: bool = False
+
+
+def reset_signals() -> None:
+    """Undo what Python did to signals: an ignored SIGPIPE would be inherited through execve(2)."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def guarded(channel: Channel, body: Callable[[], NoReturn]) -> NoReturn:
+    """Run the child's body; whatever it raises is reported to the parent, and the process ends."""
+    try:
+        body()
+    except BaseException as error:  # noqa: BLE001 - nothing may return into the shim's code
+        reported = translated(error)
+        try:
+            channel.send({"error": error_to_json(reported)})
+        except OSError:
+            pass  # the parent is gone; there is nobody left to tell
+        code = reported.context.get("exit_code", FAILED) if isinstance(reported, KestrelError) else FAILED
+        os._exit(code if isinstance(code, int) else FAILED)
+
+
+def translated(error: BaseException) -> BaseException:
+    """Return an OSError as an error of ours that says what was being done; others as they are."""
+    if not isinstance(error, OSError) or isinstance(error, KestrelError):
+        return error
+    place = f": {error.filename}" if error.filename else ""
+    kind = PermissionDenied if isinstance(error, PermissionError) else InvalidArgument
+    return kind(f"{error.strerror}{place}".lower() if not error.filename else f"{error.strerror}{place}")
+
+
+def join_cgroups(child: Child) -> None:
+    """Move ourselves into our groups (version 1), then take them as the root of a cgroup namespace.
+
+    In that order: the namespace's root is the group of the process at the time (`man 7 cgroup_namespaces`).
+    """
+    for fd in child.joiners:
+        os.write(fd, b"0")
+        os.close(fd)
+    if child.own_cgroup_namespace:
+        syscalls.unshare(abi.CLONE_NEWCGROUP)
+
+
+def run(plan: Plan, child: Child) -> NoReturn:
+    """Be a container's first process. Never returns."""
+    guarded(child.channel, lambda: _run(plan, child))
+
+
+def _run(plan: Plan, child: Child) -> NoReturn:
+    syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+    reset_signals()
+    close_others(child)
+    warnings = []
+    if plan.process.oom_score_adj is not None:
+        warnings.append(process.set_oom_score(plan.process.oom_score_adj))
+    join_cgroups(child)
+    for bit, path in plan.joined:
+        with opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            syscalls.setns(fd, bit)
+    os.setsid()
+    _own_keyring()
+    place = operations.Place()
+    os.umask(0)
+    for operation in plan.operations:
+        operation.execute(place)
+        if isinstance(operation, operations.EnterRoot):
+            seal()
+    finish(plan.process, child, place.terminal, [place.console] if place.console >= 0 else [], warnings)
+
+
+def close_others(child: Child, *others: int) -> None:
+    """Close every descriptor of the shim but those that are ours: nothing of the host's is open in here."""
+    keep = sorted({0, 1, 2, child.channel.fileno(), *child.joiners, *others, *_given(child.stdio)})
+    for previous, following in zip(keep, [*keep[1:], 0xFFFFFFFF + 1], strict=True):
+        if following - previous > 1:
+            syscalls.close_range(previous + 1, following - 1)
+
+
+def _given(stdio: Stdio) -> list[int]:
+    return [fd for fd in (stdio.stdin, stdio.stdout, stdio.stderr) if fd >= 0]
+
+
+def _own_keyring() -> None:
+    """Without it the container would share the session keyring of whoever started the daemon (`man 7 keyrings`)."""
+    try:
+        syscalls.join_session_keyring("kestrel")
+    except OSError:
+        pass  # a kernel without keys, or a quota used up: then there is none to share either
+
+
+def seal() -> None:
+    """From here on files are the container's: take away what could load code from them."""
+    for container in (sys.path, sys.meta_path, sys.path_hooks):
+        container.clear()
+    sys.path_importer_cache.clear()
+
+
+def enter_joined(task: Process, child: Child, width: int, height: int, warning: "str | None") -> NoReturn:
+    """Be a further process of a container whose namespaces have been joined. Never returns."""
+    terminal, masters = -1, []
+    if task.terminal:
+        with opened(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
+            master, terminal = operations.open_terminal(root, width, height)
+        os.fchown(terminal, task.uid, -1)
+        masters = [master]
+    finish(task, child, terminal, masters, [warning])
+
+
+def finish(
+    task: Process, child: Child, terminal: int, descriptors: Sequence[int], warnings: Sequence["str | None"]
+) -> NoReturn:
+    """The part that a container's first process and one that joins have in common: confine, wait, execute."""
+    _take_stdio(child.stdio, terminal, task.uid)
+    limited = process.confine(task)
+    env = process.environment(task)
+    path = program.find(task.args[0], env)
+    told = [warning for warning in (*warnings, *limited, *task.warnings) if warning]
+    child.channel.send({"ready": True, "warnings": told}, descriptors)
+    for fd in descriptors:
+        os.close(fd)
+    answer = child.channel.receive()
+    if answer is None:
+        os._exit(FAILED)
+    # Last of all: nothing above standard error reaches the program, whoever opened it.
+    syscalls.close_range(3, flags=abi.CLOSE_RANGE_CLOEXEC)
+    try:
+        os.execve(path, task.args, env)
+    except OSError as error:
+        raise program.explain(path, error) from None
+
+
+def _take_stdio(stdio: Stdio, terminal: int, uid: int) -> None:
+    """Put the descriptors at 0, 1 and 2, and let the user own them, so that /dev/stdout can be opened by name."""
+    if terminal >= 0:
+        fcntl.ioctl(terminal, abi.TIOCSCTTY, 0)
+    for number, fd in enumerate((stdio.stdin, stdio.stdout, stdio.stderr)):
+        source = terminal if terminal >= 0 else fd
+        os.dup2(source, number, inheritable=True)
+        if uid and terminal < 0 and number:
+            try:
+                os.fchown(number, uid, -1)
+            except OSError:
+                pass  # a descriptor of a kind that has no owner
+    for fd in {terminal, *_given(stdio)} - {-1, 0, 1, 2}:
+        os.close(fd)

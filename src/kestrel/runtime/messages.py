@@ -1,0 +1,166 @@
+"""What the processes of the runtime say to each other, as typed values.
+
+A request is `{"id": 7, "do": "create", "with": {...}}`; its answer `{"id": 7, "ok": {...}}` or
+`{"id": 7, "error": {"kind", "message", "hint", "context"}}`; an event `{"event": "exited", ...}` has no id. The
+`with` of each request is one of the frozen classes below, by its fields' names. `channel.py` frames them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar
+
+from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
+
+T = TypeVar("T")
+JSON = dict[str, Any]  # Any: raw JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxRequest:
+    """A sandbox to hold: namespaces of its own, or the host's where it says so.
+
+    `directory` is private to the sandbox; `shim.sock`, `shim.log` and `exits/` appear in it. `sysctls`
+    are written once, in the sandbox's namespaces. `cgroup` is the parent of its containers' groups, relative to each
+    hierarchy's root; the shim removes it when it ends.
+    """
+
+    id: str
+    directory: str
+    hostname: str = ""
+    domainname: str = ""
+    host_network: bool = False
+    host_ipc: bool = False
+    host_pid: bool = False
+    share_pid: bool = False
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    cgroup: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFile:
+    """Where a container's output is written in CRI's format; rotated to PATH.1, PATH.2, ... when it has grown.
+
+    `max_size` in bytes, 0 for no limit; `max_files` counts the current one too.
+    """
+
+    path: str
+    max_size: int = 10 * 1024 * 1024
+    max_files: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRequest:
+    """A container to make ready: everything but the exec of its process.
+
+    `rootfs` is `linux.rootfs.Rootfs.to_json()`, or None for the spec's `root.path`. `cgroup` is relative to each
+    hierarchy's root. With `stdin` the process reads what attachers write; with `stdin_once` it sees the end when the
+    first attacher has closed its side or gone.
+    """
+
+    container_id: str
+    spec: JSON
+    rootfs: "JSON | None" = None
+    log: "JSON | None" = None
+    terminal: bool = False
+    stdin: bool = False
+    stdin_once: bool = False
+    cgroup: str = ""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecRequest:
+    """A second process in a running container; `process` is the spec's form, and what it omits is the container's."""
+
+    container_id: str
+    process: JSON
+    terminal: bool = False
+    stdin: bool = False
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """A container's process has ended and everything of it is dead; its exit file is on disk.
+
+    `exit_code` is 128 + signal when a signal ended it. `oom` says that the kernel killed something in its group for
+    memory. `time` is in seconds since the epoch.
+    """
+
+    container_id: str
+    exit_code: int
+    oom: bool = False
+    time: float = 0.0
+    kind: ClassVar[str] = "exited"
+
+    @property
+    def container(self) -> str:
+        """The container's id, by its shorter name."""
+        return self.container_id
+
+    @property
+    def moment(self) -> datetime:
+        """When it ended."""
+        return datetime.fromtimestamp(self.time, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfMemory:
+    """The kernel has killed a process of the container for memory; the container may live on."""
+
+    container_id: str
+    time: float = 0.0
+    kind: ClassVar[str] = "oom"
+
+    @property
+    def container(self) -> str:
+        """The container's id, by its shorter name."""
+        return self.container_id
+
+    @property
+    def moment(self) -> datetime:
+        """When it was noticed."""
+        return datetime.fromtimestamp(self.time, UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerStatus:
+    """One container of a shim. `status` has the runtime-spec's words: creating, created, running, paused, stopped."""
+
+    container_id: str
+    status: str
+    pid: int = 0
+    exit_code: "int | None" = None
+    oom: bool = False
+    started: float = 0.0
+    finished: float = 0.0
+
+
+def to_json(value: object) -> JSON:
+    """Return the fields of a message as a dict (one level: what is inside is JSON already)."""
+    return {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type] # any message class
+
+
+def from_json(kind: type[T], data: JSON) -> T:
+    """Build a message of `kind`. Raises InvalidArgument when a field is missing or unknown."""
+    try:
+        return kind(**data)
+    except TypeError as error:
+        raise InvalidArgument(f"bad {kind.__name__} message: {error}") from error
+
+
+def error_to_json(error: BaseException) -> JSON:
+    """Return an error as it travels between processes."""
+    if isinstance(error, KestrelError):
+        context = {k: v for k, v in error.context.items() if isinstance(v, str | int | float | bool)}
+        return {"kind": error.kind, "message": error.message, "hint": error.hint, "context": context}
+    return {"kind": "internal", "message": f"{type(error).__name__}: {error}", "hint": None, "context": {}}
+
+
+def error_from_json(data: JSON) -> KestrelError:
+    """Return the error that `error_to_json` described."""
+    kind = KINDS.get(str(data.get("kind")), Internal)
+    return kind(str(data.get("message")), hint=data.get("hint"), **data.get("context", {}))

@@ -1,0 +1,543 @@
+"""What init does to build a container's filesystem, step by step, as values.
+
+Each operation is frozen data with two abilities: `describe()` says in plain words what it will do (for `kestrel
+explain` and for errors), `execute(place)` does it, inside the container's new mount namespace and before the root is
+entered. All of them go by descriptor: `place.root` is the container's root, attached but not yet entered; a path in
+it is looked up once with openat2(2) confined to that root, and the descriptor found is what is mounted on
+(research/runtime section 4, rows 4 to 8).
+"""
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+from dataclasses import dataclass, field
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.linux import abi, mounts, syscalls
+from kestrel.linux.mounts import opened
+from kestrel.linux.rootfs import Rootfs
+from kestrel.runtime.options import Options, describe
+
+# What may be mounted over below /proc: files that lxcfs-like filesystems serve per container. Anything else there
+# could be made to lie to us about the process (CVE-2019-16884, CVE-2025-52881).
+PROC_OVERLAYS = frozenset(
+    f"/proc/{name}"
+    for name in "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev sys/kernel/ns_last_pid".split()
+)
+
+
+class Place:
+    """Where a plan is being carried out: descriptors that operations leave for each other."""
+
+    def __init__(self) -> None:
+        self.root = -1
+        self.sources: dict[int, int] = {}  # index of a bind mount in the plan -> its source, a detached copy
+        self.null = -1  # the host's /dev/null, for masks
+        self.empty = -1  # one read-only, empty tmpfs, cloned for every masked directory
+        self.console = -1  # the master of the container's terminal
+        self.terminal = -1  # its other end
+
+
+class Operation:
+    """One step. Subclasses are frozen dataclasses."""
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        """Say what this does, in a line."""
+        raise NotImplementedError
+
+    def execute(self, place: Place) -> None:
+        """Do it. Raises OSError or KestrelError."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSource(Operation):
+    """Copy the source of a bind mount, while the host's mounts and their peer groups are still as they were."""
+
+    index: int
+    path: str
+    recursive: bool
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"take {self.path} from the host"
+
+    def execute(self, place: Place) -> None:
+        """open_tree(2) with a clone."""
+        try:
+            place.sources[self.index] = mounts.clone(self.path, recursive=self.recursive)
+        except FileNotFoundError:
+            raise InvalidArgument(
+                f"bind source path does not exist: {self.path}", hint="create it first, or check the spelling"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMounts(Operation):
+    """Take this namespace's mounts out of their peer groups: nothing done from here on reaches the host."""
+
+    def describe(self) -> str:
+        """Say it."""
+        return "detach the mount namespace from the host's"
+
+    def execute(self, place: Place) -> None:
+        """Make everything private, and keep what the later steps need of the host."""
+        place.null = mounts.clone("/dev/null", recursive=False)
+        if os.fstat(place.null).st_rdev != os.makedev(1, 3):
+            raise OSError(errno.ENODEV, "is not the null device", "/dev/null")
+        syscalls.mount(None, "/", None, abi.MS_REC | abi.MS_PRIVATE)
+
+
+@dataclass(frozen=True, slots=True)
+class MountRoot(Operation):
+    """Mount the root filesystem: a plan of layers, or a directory of the host (the spec's `root.path`).
+
+    It is attached over "/" of the new namespace, where this process does not see it until it enters it by descriptor:
+    no directory of the host has to lend its name.
+    """
+
+    plan: "Rootfs | None"
+    path: str = ""
+
+    def describe(self) -> str:
+        """Say it."""
+        if self.plan is None:
+            return f"mount {self.path} as the root"
+        return f"mount {len(self.plan.lowers)} layers as the root, writes go to {self.plan.upper or 'nowhere'}"
+
+    def execute(self, place: Place) -> None:
+        """Mount and attach."""
+        if self.plan is not None:
+            place.root = mounts.open_rootfs(self.plan)
+        else:
+            place.root = mounts.clone(self.path, recursive=True)
+            mounts.set_attributes(place.root, propagation=abi.MS_PRIVATE, recursive=True)
+        with opened(os.open("/", mounts.PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as slash:
+            mounts.attach(place.root, slash, name="/")
+
+
+def _proc_target(place: Place, destination: str) -> int:
+    """Return the directory a kernel filesystem goes on; a symbolic link anywhere in its path is refused.
+
+    An image that has /proc -> /tmp/x could otherwise decide which files we take for the kernel's (CVE-2019-19921).
+    """
+    mounts.make_directories(place.root, destination)
+    path = destination.lstrip("/")
+    resolve = abi.RESOLVE_NO_SYMLINKS
+    try:
+        return mounts.open_in_root(place.root, path, mounts.PATH | os.O_DIRECTORY, resolve=resolve)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise InvalidArgument(f"{destination} of the image is a symbolic link, refusing to mount on it") from None
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class MountFilesystem(Operation):
+    """Mount a new filesystem (proc, sysfs, tmpfs, devpts, mqueue, ...) at a directory of the container."""
+
+    destination: str
+    kind: str
+    source: str = ""
+    options: Options = field(default_factory=Options)
+
+    def describe(self) -> str:
+        """Say it."""
+        words = describe(self.options)
+        return f"mount {self.kind} at {self.destination}" + (f" ({words})" if words else "")
+
+    def execute(self, place: Place) -> None:
+        """Mount detached, then attach."""
+        if self.kind in ("proc", "sysfs"):
+            target = _proc_target(place, self.destination)
+        else:
+            target = mounts.make_directories(place.root, self.destination)
+        with opened(target):
+            pairs = [("source", self.source or self.kind), *self.options.data]
+            # A tmpfs without a mode would be 01777; a new one over an existing directory looks like it.
+            if self.kind == "tmpfs" and "mode" not in dict(self.options.data):
+                pairs.append(("mode", format(stat.S_IMODE(os.fstat(target).st_mode), "o")))
+            try:
+                mount = mounts.filesystem(self.kind, pairs, attributes=self.options.add)
+            except OSError as error:
+                raise OSError(error.errno, f"mount {self.kind} at {self.destination}: {error.strerror}") from error
+            with opened(mount):
+                if self.options.copy_up:
+                    _copy_up(target, mount)
+                mounts.attach(mount, target, name=self.destination)
+                _settle(mount, self.options)
+
+
+def _copy_up(source: int, target: int) -> None:
+    """Copy the files of the directory a tmpfs covers into it (`tmpcopyup`): regular files, directories, links."""
+    with opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)) as listing:
+        names = os.listdir(listing)
+    for name in names:
+        info = os.stat(name, dir_fd=source, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            os.mkdir(name, dir_fd=target)
+            flags = mounts.PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            with opened(os.open(name, flags, dir_fd=source)) as a, opened(os.open(name, flags, dir_fd=target)) as b:
+                _copy_up(a, b)
+        elif stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+        elif stat.S_ISREG(info.st_mode):
+            reading, writing = os.O_RDONLY | os.O_NOFOLLOW, os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            with (
+                opened(os.open(name, reading | os.O_CLOEXEC, dir_fd=source)) as a,
+                opened(os.open(name, writing | os.O_CLOEXEC, 0o600, dir_fd=target)) as b,
+            ):
+                while chunk := os.read(a, 1 << 20):
+                    os.write(b, chunk)
+        else:
+            continue
+        os.chown(name, info.st_uid, info.st_gid, dir_fd=target, follow_symlinks=False)
+        if not stat.S_ISLNK(info.st_mode):
+            # relative to a descriptor of ours: nobody else can reach this tmpfs yet
+            os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=target)
+
+
+def _settle(mount: int, options: Options) -> None:
+    """Apply what could not be given at creation: recursive attributes and propagation."""
+    if options.add_recursive or options.clear_recursive:
+        mounts.set_attributes(mount, add=options.add_recursive, clear=options.clear_recursive, recursive=True)
+    if options.propagation:
+        mounts.set_attributes(mount, propagation=options.propagation, recursive=options.propagation_recursive)
+
+
+@dataclass(frozen=True, slots=True)
+class MountBind(Operation):
+    """Put a file or directory of the host (taken before) at a path of the container."""
+
+    index: int
+    source: str
+    destination: str
+    options: Options = field(default_factory=Options)
+
+    def describe(self) -> str:
+        """Say it."""
+        words = describe(self.options)
+        return f"bind {self.source} at {self.destination}" + (f" ({words})" if words else "")
+
+    def execute(self, place: Place) -> None:
+        """Set its flags while it is nowhere, then attach: it never appears writable where it should not be."""
+        with opened(place.sources.pop(self.index)) as mount:
+            options = self.options
+            propagation = options.propagation or abi.MS_PRIVATE
+            recursive = options.propagation_recursive or not options.propagation
+            mounts.set_attributes(mount, propagation=propagation, recursive=recursive)
+            if options.add or options.clear:
+                mounts.set_attributes(mount, add=options.add, clear=options.clear)
+            if options.add_recursive or options.clear_recursive:
+                mounts.set_attributes(mount, add=options.add_recursive, clear=options.clear_recursive, recursive=True)
+            with opened(self._target(place, directory=mounts.is_directory(mount))) as target:
+                mounts.attach(mount, target, name=self.destination)
+
+    def _target(self, place: Place, *, directory: bool) -> int:
+        target = (mounts.make_directories if directory else mounts.make_file)(place.root, self.destination)
+        if syscalls.filesystem_type(target) == abi.PROC_SUPER_MAGIC and self.destination not in PROC_OVERLAYS:
+            os.close(target)
+            raise InvalidArgument(f"{self.destination} cannot be mounted because it is inside /proc")
+        if mounts.is_directory(target) != directory:
+            os.close(target)
+            kinds = ("a directory", "a file") if directory else ("a file", "a directory")
+            raise InvalidArgument(
+                f"cannot mount {self.source} at {self.destination}: the source is {kinds[0]}, the target {kinds[1]}",
+                hint="mount a file on a file and a directory on a directory",
+            )
+        return target
+
+
+@dataclass(frozen=True, slots=True)
+class MountCgroups(Operation):
+    """Show the container its own control groups: one cgroup2, or a tmpfs with a directory per version 1 controller."""
+
+    destination: str
+    version: int
+    hierarchies: tuple[str, ...]
+    options: Options = field(default_factory=Options)
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"mount the container's own cgroups (version {self.version}) at {self.destination}"
+
+    def execute(self, place: Place) -> None:
+        """With a cgroup namespace of its own, what is mounted begins at the container's group."""
+        target = _proc_target(place, self.destination)
+        with opened(target):
+            if self.version == 2:
+                with opened(mounts.filesystem("cgroup2", attributes=self.options.add)) as mount:
+                    mounts.attach(mount, target, name=self.destination)
+                return
+            writable = self.options.add & ~abi.MOUNT_ATTR_RDONLY
+            tmpfs = mounts.filesystem("tmpfs", {"source": "tmpfs", "mode": "755"}, attributes=writable)
+            with opened(tmpfs):
+                mounts.attach(tmpfs, target, name=self.destination)
+                for name in self.hierarchies:
+                    self._hierarchy(tmpfs, name)
+                mounts.set_attributes(tmpfs, add=self.options.add)
+
+    def _hierarchy(self, tmpfs: int, name: str) -> None:
+        os.mkdir(name, 0o755, dir_fd=tmpfs)
+        flags = mounts.PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with (
+            opened(os.open(name, flags, dir_fd=tmpfs)) as place,
+            opened(mounts.filesystem("cgroup", dict.fromkeys(name.split(",")), attributes=self.options.add)) as mount,
+        ):
+            mounts.attach(mount, place, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDevice(Operation):
+    """Make a device node, or bind the host's where nodes may not be made."""
+
+    path: str
+    kind: str
+    major: int = 0
+    minor: int = 0
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
+
+    def execute(self, place: Place) -> None:
+        """mknod(2) relative to a directory that was opened without following links (CVE-2026-41579)."""
+        parent, _, name = self.path.rstrip("/").rpartition("/")
+        os.close(mounts.make_directories(place.root, parent))
+        flags, resolve = mounts.PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS
+        bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+        with opened(mounts.open_in_root(place.root, parent.lstrip("/") or ".", flags, resolve=resolve)) as directory:
+            try:
+                os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=directory)
+            except FileExistsError:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                if stat.S_IFMT(found.st_mode) != bits or found.st_rdev != os.makedev(self.major, self.minor):
+                    os.unlink(name, dir_fd=directory)
+                    os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=directory)
+            if self.uid or self.gid:
+                os.chown(name, self.uid, self.gid, dir_fd=directory, follow_symlinks=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDevices(Operation):
+    """The symbolic links of /dev that the spec requires (runtime-linux.md, "Dev symbolic links")."""
+
+    ptmx: bool
+
+    def describe(self) -> str:
+        """Say it."""
+        return "link /dev/fd, /dev/stdin, /dev/stdout, /dev/stderr" + (" and /dev/ptmx" if self.ptmx else "")
+
+    def execute(self, place: Place) -> None:
+        """Make those that are missing."""
+        links = {"fd": "/proc/self/fd", **{f"std{n}": f"/proc/self/fd/{i}" for i, n in enumerate(("in", "out", "err"))}}
+        if self.ptmx:
+            links["ptmx"] = "pts/ptmx"
+        flags, resolve = mounts.PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS
+        with opened(mounts.open_in_root(place.root, "dev", flags, resolve=resolve)) as directory:
+            for name, target in links.items():
+                try:
+                    os.symlink(target, name, dir_fd=directory)
+                except FileExistsError:
+                    pass
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConsole(Operation):
+    """Make the container's terminal in its own devpts and show it as /dev/console."""
+
+    width: int = 0
+    height: int = 0
+    uid: int = 0
+
+    def describe(self) -> str:
+        """Say it."""
+        return "open a terminal and bind it at /dev/console"
+
+    def execute(self, place: Place) -> None:
+        """The other end comes from TIOCGPTPEER and not from a path somebody could swap (CVE-2025-52565)."""
+        place.console, place.terminal = open_terminal(place.root, self.width, self.height)
+        os.fchown(place.terminal, self.uid, -1)
+        with (
+            opened(mounts.make_file(place.root, "/dev/console")) as target,
+            opened(mounts.clone("", directory=place.terminal, recursive=False)) as mount,
+        ):
+            mounts.attach(mount, target, name="/dev/console")
+
+
+def open_terminal(root: int, width: int = 0, height: int = 0) -> tuple[int, int]:
+    """Return both ends of a new pseudo-terminal of the devpts at dev/pts below `root`: master, then the program's."""
+    flags = os.O_RDWR | os.O_NOCTTY
+    master = mounts.open_in_root(root, "dev/pts/ptmx", flags, resolve=abi.RESOLVE_NO_SYMLINKS)
+    try:
+        if syscalls.filesystem_type(master) != abi.DEVPTS_SUPER_MAGIC:
+            raise OSError(errno.ENOTTY, "is not a devpts filesystem", "/dev/pts")
+        fcntl.ioctl(master, abi.TIOCSPTLCK, struct.pack("i", 0))
+        peer: int = fcntl.ioctl(master, abi.TIOCGPTPEER, flags | os.O_CLOEXEC)
+        if width and height:
+            fcntl.ioctl(master, abi.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+    except BaseException:
+        os.close(master)
+        raise
+    return master, peer
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPath(Operation):
+    """Hide a path: a file behind the null device, a directory behind an empty one. An absent path is fine."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"hide {self.path}"
+
+    def execute(self, place: Place) -> None:
+        """Cover with our own null device and our own empty directory, never the container's (CVE-2025-31133)."""
+        try:
+            target = mounts.open_in_root(place.root, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with opened(target):
+            if not mounts.is_directory(target):
+                cover = mounts.clone("", directory=place.null, recursive=False)
+            elif place.empty < 0:
+                attributes = abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV
+                cover = mounts.filesystem("tmpfs", {"size": "0", "nr_inodes": "2"}, attributes=attributes)
+                mounts.attach(cover, target, name=self.path)
+                place.empty = cover  # all others are copies of this one superblock
+                return
+            else:
+                cover = mounts.clone("", directory=place.empty, recursive=False)
+            with opened(cover):
+                mounts.attach(cover, target, name=self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOnlyPath(Operation):
+    """Make a path of the container read-only by a bind mount of itself. An absent path is fine."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"make {self.path} read-only"
+
+    def execute(self, place: Place) -> None:
+        """Copy, set the flag, put back."""
+        try:
+            target = mounts.open_in_root(place.root, self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with opened(target), opened(mounts.clone("", directory=target, recursive=True)) as mount:
+            mounts.set_attributes(mount, add=abi.MOUNT_ATTR_RDONLY, recursive=True)
+            mounts.attach(mount, target, name=self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class MakeDirectory(Operation):
+    """Make a directory that the process needs, such as its working directory."""
+
+    path: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"make sure that {self.path} exists"
+
+    def execute(self, place: Place) -> None:
+        """Create what is missing."""
+        try:
+            os.close(mounts.make_directories(place.root, self.path))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+                raise  # chdir says what is wrong with the others, as the process's own error
+
+
+@dataclass(frozen=True, slots=True)
+class SetRootFlags(Operation):
+    """Make the root read-only, or change its propagation, once everything in it is in place."""
+
+    read_only: bool = False
+    propagation: int = 0
+    recursive: bool = False
+
+    def describe(self) -> str:
+        """Say it."""
+        return "make the root read-only" if self.read_only else "set the propagation of the root"
+
+    def execute(self, place: Place) -> None:
+        """mount_setattr(2) on the root alone."""
+        if self.read_only:
+            mounts.set_attributes(place.root, add=abi.MOUNT_ATTR_RDONLY)
+        if self.propagation:
+            mounts.set_attributes(place.root, propagation=self.propagation, recursive=self.recursive)
+
+
+@dataclass(frozen=True, slots=True)
+class EnterRoot(Operation):
+    """Make the container's root this process's root, and let go of the host's."""
+
+    def describe(self) -> str:
+        """Say it."""
+        return "enter the root"
+
+    def execute(self, place: Place) -> None:
+        """pivot_root(2)."""
+        mounts.pivot(place.root)
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl(Operation):
+    """Write one kernel setting of the container's namespaces."""
+
+    name: str
+    value: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"set {self.name} to {self.value}"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """Write through a procfs of our own, which nothing of the container can cover (CVE-2025-52881)."""
+        write_sysctl(self.name, self.value)
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Write a sysctl by its dotted name in the caller's namespaces; the name was checked before (`validate`)."""
+    with opened(mounts.filesystem("proc")) as proc:
+        resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
+        try:
+            fd = syscalls.openat2(proc, "sys/" + name.replace(".", "/"), os.O_WRONLY, resolve)
+        except FileNotFoundError:
+            raise InvalidArgument(f"sysctl {name!r} does not exist on this kernel") from None
+        with opened(fd):
+            try:
+                os.write(fd, value.encode())
+            except OSError as error:
+                raise InvalidArgument(f"sysctl {name}: the kernel refuses {value!r}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SetNames(Operation):
+    """Set the host and domain name of the container's UTS namespace."""
+
+    hostname: str = ""
+    domainname: str = ""
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"set the host name to {self.hostname or self.domainname}"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """sethostname(2), setdomainname(2)."""
+        if self.hostname:
+            syscalls.sethostname(self.hostname)
+        if self.domainname:
+            syscalls.setdomainname(self.domainname)

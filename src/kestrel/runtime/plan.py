@@ -1,0 +1,188 @@
+"""A `Spec` as an ordered list of operations that can be described, compared and executed.
+
+`build` is pure: the same spec gives an equal plan on any machine, without root. It is made by the process that
+creates the container and inherited by init through fork, so nothing is serialised. The order is fixed:
+
+    take bind sources · leave the host's mount table · root · mounts in the spec's order · devices · console ·
+    masks and read-only paths · names and sysctls · enter the root
+
+and then the process (`process.py`).
+"""
+
+import errno
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.linux import abi
+from kestrel.linux.rootfs import Rootfs
+from kestrel.runtime import operations as op
+from kestrel.runtime import options, validate
+from kestrel.runtime.process import Filter, Process
+from kestrel.runtime.process import parse as parse_process
+
+KINDS = {
+    "mount": abi.CLONE_NEWNS,
+    "pid": abi.CLONE_NEWPID,
+    "network": abi.CLONE_NEWNET,
+    "ipc": abi.CLONE_NEWIPC,
+    "uts": abi.CLONE_NEWUTS,
+    "cgroup": abi.CLONE_NEWCGROUP,
+}
+"""Namespace types of the spec that can be made here."""
+
+DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+"""What every container has (config-linux.md, "Default Devices"); /dev/console and /dev/ptmx come apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything init will do. `new` are CLONE_NEW* bits; `joined` are (bit, path) of namespaces that exist."""
+
+    new: int
+    joined: tuple[tuple[int, str], ...]
+    operations: tuple[op.Operation, ...]
+    process: Process
+
+    def describe(self) -> list[str]:
+        """Return the plan in plain words, a line each."""
+        made = [name for name, bit in KINDS.items() if self.new & bit]
+        lines = [f"new namespaces: {', '.join(made) or 'none'}"]
+        lines += [f"join namespace {path}" for _, path in self.joined]
+        lines += [operation.describe() for operation in self.operations]
+        user = f"user {self.process.uid}:{self.process.gid}"
+        lines.append(f"run {' '.join(self.process.args)} as {user} in {self.process.cwd}")
+        return lines
+
+
+def build(
+    spec: Mapping[str, Any],
+    rootfs: "Rootfs | None" = None,
+    *,
+    seccomp: "Filter | None" = None,
+    cgroup_version: int = 2,
+    cgroup_hierarchies: Sequence[str] = (),
+    size: tuple[int, int] = (0, 0),
+    sandbox: frozenset[str] = frozenset(),
+) -> Plan:
+    """Return the plan for a spec. `rootfs` replaces `root.path`. Raises InvalidArgument or Unimplemented.
+
+    `size` is the (width, height) of the terminal, when the spec does not say. `sandbox` names the types of namespace
+    that the container inherits but that are not the host's.
+    """
+    validate.check(spec, sandbox)
+    linux = spec.get("linux") or {}
+    process = parse_process(spec.get("process") or {}, seccomp)
+    new, joined = _namespaces(linux.get("namespaces") or ())
+    if not new & abi.CLONE_NEWNS:
+        raise InvalidArgument("linux.namespaces has no new mount namespace, and a container needs one of its own")
+    mounts = _mounts(spec.get("mounts") or (), cgroup_version, cgroup_hierarchies)
+    operations: list[op.Operation] = [
+        op.TakeSource(m.index, m.source, m.options.recursive) for m in mounts if isinstance(m, op.MountBind)
+    ]
+    operations += [op.OwnMounts(), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""))]
+    operations += mounts
+    operations += _devices(spec, linux, process, size)
+    if process.cwd != "/":
+        operations.append(op.MakeDirectory(process.cwd))
+    operations += [op.MaskPath(path) for path in linux.get("maskedPaths") or ()]
+    operations += [op.ReadOnlyPath(path) for path in linux.get("readonlyPaths") or ()]
+    operations += _names(spec)
+    operations += [op.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
+    operations += _root_flags(spec, linux)
+    operations.append(op.EnterRoot())
+    return Plan(new=new, joined=joined, operations=tuple(operations), process=process)
+
+
+def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[int, str], ...]]:
+    new, joined = 0, []
+    for entry in entries:
+        bit = KINDS[entry["type"]]
+        if entry.get("path"):
+            joined.append((bit, entry["path"]))
+        else:
+            new |= bit
+    return new, tuple(joined)
+
+
+def _mounts(
+    entries: Sequence[Mapping[str, Any]], cgroup_version: int, hierarchies: Sequence[str]
+) -> list[op.Operation]:
+    found: list[op.Operation] = []
+    for index, entry in enumerate(entries):
+        destination = absolute(entry["destination"])
+        parsed = options.parse(entry.get("options") or ())
+        kind = entry.get("type") or ""
+        if parsed.bind or kind == "bind":
+            found.append(op.MountBind(index, entry.get("source", ""), destination, parsed))
+        elif kind in ("cgroup", "cgroup2"):
+            found.append(op.MountCgroups(destination, cgroup_version, tuple(hierarchies), parsed))
+        else:
+            found.append(op.MountFilesystem(destination, kind, entry.get("source", ""), parsed))
+    return found
+
+
+def absolute(path: str) -> str:
+    """Return a destination from the root on, without `.` and `..` (runtime-spec 1.2 allows relative ones)."""
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/" + "/".join(parts)
+
+
+def _devices(
+    spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int]
+) -> list[op.Operation]:
+    """A container with /dev of its own gets its devices and links; one that was given the host's is left alone."""
+    mounts = spec.get("mounts") or ()
+    own = [m for m in mounts if absolute(m["destination"]) == "/dev"]
+    if own and (own[-1].get("type") == "bind" or options.parse(own[-1].get("options") or ()).bind):
+        return []
+    found: list[op.Operation] = []
+    asked = {absolute(device["path"]): device for device in linux.get("devices") or ()}
+    found += [op.MakeDevice(path, "c", major, minor) for path, major, minor in DEVICES if path not in asked]
+    for path, device in asked.items():
+        found.append(
+            op.MakeDevice(
+                path,
+                device["type"],
+                device.get("major", 0),
+                device.get("minor", 0),
+                device.get("fileMode", 0o666) & 0o7777,
+                device.get("uid", 0),
+                device.get("gid", 0),
+            )
+        )
+    has_devpts = any(m.get("type") == "devpts" for m in mounts)
+    found.append(op.LinkDevices(ptmx=has_devpts))
+    if process.terminal:
+        if not has_devpts:
+            raise InvalidArgument("process.terminal needs a devpts filesystem among the mounts", errno=errno.ENOTTY)
+        asked_size = (spec.get("process") or {}).get("consoleSize") or {}
+        width, height = asked_size.get("width") or size[0], asked_size.get("height") or size[1]
+        found.append(op.OpenConsole(width, height, process.uid))
+    return found
+
+
+def _names(spec: Mapping[str, Any]) -> list[op.Operation]:
+    hostname, domainname = spec.get("hostname") or "", spec.get("domainname") or ""
+    return [op.SetNames(hostname, domainname)] if hostname or domainname else []
+
+
+def _root_flags(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> list[op.Operation]:
+    read_only = bool((spec.get("root") or {}).get("readonly"))
+    words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
+    if not read_only and not words.propagation:
+        return []
+    return [op.SetRootFlags(read_only, words.propagation, words.propagation_recursive)]

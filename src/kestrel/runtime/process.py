@@ -1,0 +1,228 @@
+"""Who the process is and what it may do: from the spec's `process` to the state in which execve(2) is called.
+
+`parse` is pure and makes a `Process`, all numbers and bytes. `confine` is carried out in the container, in the order
+that the kernel's rules force:
+
+    rlimits and OOM score   while we may still raise them
+    no_new_privs            before a filter that is installed without CAP_SYS_ADMIN
+    seccomp                 here when no_new_privs is off: installing it needs CAP_SYS_ADMIN, which goes next
+    bounding set            needs CAP_SETPCAP
+    groups, gid, uid        with KEEPCAPS, so that the wanted sets can be taken from what we have
+    capability sets         the last right given up
+    seccomp                 here when no_new_privs is on, so that the filter need not allow any of the above
+
+No name is looked up: numbers only. /etc/passwd of an image is a stranger's file, and looking names up through libc
+would load its NSS modules (CVE-2019-14271).
+"""
+
+import os
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.linux import abi, capabilities, syscalls
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+MAX_ID = 2**32 - 2
+SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """A compiled seccomp program and the flags to install it with."""
+
+    program: bytes
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Everything about a process but its namespaces and files. Capability sets are bit masks."""
+
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    umask: int = 0o022
+    terminal: bool = False
+    bounding: int = 0
+    effective: int = 0
+    inheritable: int = 0
+    permitted: int = 0
+    ambient: int = 0
+    rlimits: tuple[tuple[int, int, int], ...] = ()
+    no_new_privileges: bool = False
+    oom_score_adj: "int | None" = None
+    filter: "Filter | None" = None
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+
+def parse(process: Mapping[str, Any], seccomp: "Filter | None" = None) -> Process:
+    """Return the process a spec describes. Raises InvalidArgument naming the member that is wrong."""
+    args = process.get("args") or []
+    if not args or not all(isinstance(arg, str) for arg in args):
+        raise InvalidArgument("process.args must not be empty", hint="the image has no command; give one")
+    cwd = process.get("cwd", "/")
+    if not cwd.startswith("/"):
+        raise InvalidArgument(f"process.cwd {cwd!r} is not an absolute path")
+    for word in [*args, *(process.get("env") or []), cwd]:
+        if "\0" in word:
+            raise InvalidArgument(f"process has a NUL byte in {word!r}")
+    user = process.get("user") or {}
+    sets, warnings = _capabilities(process.get("capabilities") or {})
+    return Process(
+        args=tuple(args),
+        env=tuple(_variable(entry) for entry in process.get("env") or []),
+        cwd=cwd,
+        uid=_identifier(user.get("uid", 0), "uid"),
+        gid=_identifier(user.get("gid", 0), "gid"),
+        groups=tuple(_identifier(gid, "additionalGids") for gid in user.get("additionalGids") or []),
+        umask=user.get("umask", 0o022),
+        terminal=bool(process.get("terminal")),
+        **sets,
+        rlimits=_rlimits(process.get("rlimits") or []),
+        no_new_privileges=bool(process.get("noNewPrivileges")),
+        oom_score_adj=process.get("oomScoreAdj"),
+        filter=seccomp,
+        warnings=tuple(warnings),
+    )
+
+
+def _variable(entry: str) -> tuple[str, str]:
+    name, equals, value = entry.partition("=")
+    if not equals or not name:
+        raise InvalidArgument(f"process.env entry {entry!r} is not NAME=VALUE")
+    return name, value
+
+
+def _identifier(value: object, name: str) -> int:
+    # bool is an int in Python, and a float would pass range checks: be exact (CVE-2024-40635)
+    if type(value) is not int or not 0 <= value <= MAX_ID:
+        raise InvalidArgument(f"process.user.{name} {value!r} is not a number from 0 to {MAX_ID}")
+    return value
+
+
+def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], list[str]]:
+    """Return the five sets as masks; an unknown name is a warning, as runc has it since new kernels bring new names."""
+    masks, warnings = {}, []
+    for name in SETS:
+        masks[name], unknown = capabilities.mask(spec.get(name) or ())
+        warnings += [f"unknown capability {word}" for word in unknown]
+    # The kernel refuses effective outside permitted, and ambient outside permitted and inheritable.
+    masks["effective"] &= masks["permitted"]
+    masks["ambient"] &= masks["permitted"] & masks["inheritable"]
+    return masks, sorted(set(warnings))
+
+
+def _rlimits(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, int, int], ...]:
+    found: dict[str, tuple[int, int, int]] = {}
+    for entry in entries:
+        kind = str(entry.get("type"))
+        number = getattr(resource, kind, None) if kind.startswith("RLIMIT_") else None
+        if number is None:
+            raise InvalidArgument(f"unknown resource limit {kind}")
+        if kind in found:
+            raise InvalidArgument(f"resource limit {kind} is given twice")
+        found[kind] = (number, _limit(entry["soft"]), _limit(entry["hard"]))
+    return tuple(found.values())
+
+
+def _limit(value: int) -> int:
+    return resource.RLIM_INFINITY if value < 0 or value >= 2**64 - 1 else value
+
+
+# --- in the container ------------------------------------------------------------------------------------------------
+
+
+def confine(process: Process) -> list[str]:
+    """Become the process's user with its rights, in its directory; return what the machine did not let us do."""
+    warnings = _set_rlimits(process)
+    syscalls.prctl(abi.PR_SET_KEEPCAPS, 1)
+    if process.no_new_privileges:
+        syscalls.prctl(abi.PR_SET_NO_NEW_PRIVS, 1)
+    entered = _enter_directory(process.cwd, last=False)
+    have = syscalls.capget()[1]
+    if process.filter is not None and not process.no_new_privileges:
+        syscalls.seccomp_filter(process.filter.program, process.filter.flags)
+    capabilities.drop_bounding(process.bounding)
+    os.setgroups(sorted({process.gid, *process.groups}))
+    os.setresgid(process.gid, process.gid, process.gid)
+    os.setresuid(process.uid, process.uid, process.uid)
+    # What this machine withholds from us nobody can be given; the kernel would refuse the whole call.
+    permitted, inheritable = process.permitted & have, process.inheritable & (have | process.inheritable)
+    effective = process.effective & have
+    # chdir may need a right that the process does not keep (its effective set); take it while all are permitted.
+    if not entered:
+        _enter_directory(process.cwd, last=True)
+    syscalls.capset(effective, permitted, inheritable & permitted)
+    syscalls.prctl(abi.PR_SET_KEEPCAPS, 0)
+    if process.ambient:
+        capabilities.raise_ambient(process.ambient & permitted & inheritable)
+    os.umask(process.umask)
+    # Changing ids cleared it (`man 2 PR_SET_PDEATHSIG`): a container dies with its shim.
+    syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)
+    if process.filter is not None and process.no_new_privileges:
+        syscalls.seccomp_filter(process.filter.program, process.filter.flags)
+    return warnings
+
+
+def set_oom_score(value: int) -> "str | None":
+    """Write our own OOM score; lowering it needs CAP_SYS_RESOURCE. Returns a warning when that was refused.
+
+    Called before the container's root is entered, so that /proc is the host's or a fresh one of ours.
+    """
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(value))
+    except PermissionError:
+        return f"oom_score_adj {value} was not set: lowering it needs CAP_SYS_RESOURCE"
+    return None
+
+
+def _set_rlimits(process: Process) -> list[str]:
+    """Set limits; without CAP_SYS_RESOURCE a hard limit cannot rise, so it stays where it is, and we say so."""
+    warnings = []
+    for number, soft, hard in process.rlimits:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except ValueError:
+            have = resource.getrlimit(number)[1]
+            ceiling = hard if have == resource.RLIM_INFINITY else have
+            wanted = ceiling if soft == resource.RLIM_INFINITY or soft > ceiling >= 0 else soft
+            resource.setrlimit(number, (wanted, ceiling))
+            warnings.append(f"resource limit {number} was held at {ceiling}: raising it needs CAP_SYS_RESOURCE")
+    return warnings
+
+
+def _enter_directory(path: str, *, last: bool) -> bool:
+    """chdir(2), as root first and as the user when root was refused; never into a directory outside the root."""
+    try:
+        os.chdir(path)
+    except PermissionError as error:
+        if not last:
+            return False
+        raise _directory_error(path, error) from None
+    except OSError as error:
+        raise _directory_error(path, error) from None
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # getcwd(2) says "(unreachable)" when the directory is not below the root: a leaked descriptor (CVE-2024-21626)
+        raise InvalidArgument(f"working directory {path} is outside of the container") from None
+    return True
+
+
+def _directory_error(path: str, error: OSError) -> InvalidArgument:
+    return InvalidArgument(f"chdir to cwd ({path!r}) set in the configuration failed: {error.strerror}".lower())
+
+
+def environment(process: Process) -> dict[str, str]:
+    """Return the environment: the spec's, later entries winning, and HOME when nobody set it."""
+    env = dict(process.env)
+    if "HOME" not in env:
+        env["HOME"] = "/root" if process.uid == 0 else "/"
+    return env

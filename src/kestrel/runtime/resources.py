@@ -1,0 +1,97 @@
+"""The spec's `linux.resources` as limits and device rules for `linux.cgroups`. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.linux.cgroups import DeviceRule, Limits
+
+DEFAULT_DEVICES = (
+    *(DeviceRule(allow=True, kind="c", major=1, minor=minor) for minor in (3, 5, 7, 8, 9)),
+    DeviceRule(allow=True, kind="c", major=5, minor=0),
+    DeviceRule(allow=True, kind="c", major=5, minor=2),
+    DeviceRule(allow=True, kind="c", major=136),
+    DeviceRule(allow=True, kind="c", access="m"),
+    DeviceRule(allow=True, kind="b", access="m"),
+)
+"""What every container may use: the default devices, its terminals; making any node is harmless, using it is not."""
+
+
+def limits(resources: Mapping[str, Any]) -> Limits:
+    """Return the limits. Raises Unimplemented for a controller that is not supported here."""
+    for name in ("network", "rdma"):
+        if resources.get(name):
+            raise Unimplemented(f"linux.resources.{name} is not supported yet")
+    memory = resources.get("memory") or {}
+    cpu = resources.get("cpu") or {}
+    if cpu.get("realtimeRuntime") or cpu.get("realtimePeriod"):
+        raise Unimplemented("real-time CPU limits are not supported yet")
+    if memory.get("kernel") or memory.get("kernelTCP"):
+        raise Unimplemented("limits of kernel memory are not supported: the kernel has removed them")
+    return Limits(
+        memory=memory.get("limit") or None,
+        reservation=memory.get("reservation") or None,
+        swap=memory.get("swap") or None,
+        oom_kill_disable=bool(memory.get("disableOOMKiller")),
+        shares=cpu.get("shares") or None,
+        quota=cpu.get("quota") or None,
+        period=cpu.get("period") or None,
+        burst=cpu.get("burst"),
+        idle=cpu.get("idle"),
+        cpus=cpu.get("cpus") or "",
+        mems=cpu.get("mems") or "",
+        pids=(resources.get("pids") or {}).get("limit"),
+        hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits") or ()),
+        unified=dict(resources.get("unified") or {}),
+        **_block(resources.get("blockIO") or {}),
+    )
+
+
+def _block(spec: Mapping[str, Any]) -> dict[str, Any]:
+    names = {
+        "throttleReadBpsDevice": "read_bps_device",
+        "throttleWriteBpsDevice": "write_bps_device",
+        "throttleReadIOPSDevice": "read_iops_device",
+        "throttleWriteIOPSDevice": "write_iops_device",
+    }
+    throttles = [
+        (file, f"{entry['major']}:{entry['minor']} {entry['rate']}")
+        for name, file in names.items()
+        for entry in spec.get(name) or ()
+    ]
+    return {"io_weight": spec.get("weight") or None, "throttles": tuple(throttles)}
+
+
+def device_rules(
+    resources: Mapping[str, Any], devices: Sequence[Mapping[str, Any]] = ()
+) -> "tuple[DeviceRule, ...] | None":
+    """Return the device rules: the spec's, the defaults, and the container's own devices; None when all is allowed."""
+    entries = resources.get("devices") or ()
+    rules = [_rule(entry) for entry in entries]
+    if rules and rules[-1].allow and rules[-1].kind == "a" and rules[-1].major is None and rules[-1].minor is None:
+        return None
+    own = [
+        DeviceRule(allow=True, kind=d["type"].replace("u", "c"), major=d.get("major", 0), minor=d.get("minor", 0))
+        for d in devices
+        if d["type"] in ("c", "u", "b")
+    ]
+    return (*rules, *DEFAULT_DEVICES, *own)
+
+
+def _rule(entry: Mapping[str, Any]) -> DeviceRule:
+    kind = entry.get("type") or "a"
+    access = entry.get("access") or "rwm"
+    if kind not in ("a", "b", "c", "u") or set(access) - set("rwm"):
+        raise InvalidArgument(f"device rule {dict(entry)!r} has an unknown type or access")
+
+    def number(name: str) -> "int | None":
+        value = entry.get(name)
+        return None if value is None or value < 0 else int(value)
+
+    return DeviceRule(
+        allow=bool(entry.get("allow")),
+        kind=kind.replace("u", "c"),
+        major=number("major"),
+        minor=number("minor"),
+        access=access,
+    )

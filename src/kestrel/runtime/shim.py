@@ -1,0 +1,437 @@
+"""The shim: one per sandbox. It holds the sandbox's namespaces, and its containers' processes, output and ends.
+
+It is a fork of the zygote, in a session of its own, and the parent of everything it starts (also of orphans, as a
+subreaper). The daemon talks to it over a socket in the sandbox's directory and may die and come back at any moment;
+the shim writes the logs and the exit files, so nothing is lost meanwhile. Its containers die with it.
+
+The network, IPC and UTS namespaces are its own (unless the sandbox uses the host's), so containers inherit them by
+being cloned, and a port of the sandbox is dialled by just connecting. A shared PID namespace is held by a child that
+sleeps and reaps.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from kestrel.base.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    KestrelError,
+    NotFound,
+    Unavailable,
+)
+from kestrel.linux import abi, cgroups, syscalls
+from kestrel.runtime import channel, loop, operations, state, validate
+from kestrel.runtime.connection import Connection, Listener
+from kestrel.runtime.container import Container, Surroundings
+from kestrel.runtime.execs import Exec
+from kestrel.runtime.journal import note
+from kestrel.runtime.messages import (
+    CreateRequest,
+    ExecRequest,
+    Exited,
+    OutOfMemory,
+    SandboxRequest,
+    error_to_json,
+    from_json,
+    to_json,
+)
+
+SOCKET = "shim.sock"
+LOG = "shim.log"
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
+
+
+def main(request: SandboxRequest, client: socket.socket, cache: str) -> NoReturn:
+    """Be the shim of a sandbox; `client` is the first connection. Ends the process."""
+    code = 0
+    try:
+        _settle_in(request, client)
+        Shim(request, client, cache).run()
+    except BaseException as error:  # noqa: BLE001 - the daemon is told, whatever it was
+        code = 1
+        try:
+            client.setblocking(True)
+            channel.Channel(client).send({"id": 0, "error": error_to_json(explained(error))})
+        except OSError:
+            pass
+        if not isinstance(error, KestrelError | OSError):
+            sys.excepthook(type(error), error, error.__traceback__)
+    os._exit(code)
+
+
+def explained(error: BaseException) -> BaseException:
+    """Return an OSError as an error of ours."""
+    if isinstance(error, OSError) and not isinstance(error, KestrelError):
+        place = f": {error.filename}" if error.filename else ""
+        return FailedPrecondition(f"{error.strerror}{place}")
+    return error
+
+
+def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
+    """Become a process of our own, then take the sandbox's namespaces."""
+    os.setsid()
+    os.chdir("/")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    syscalls.set_process_name("kestrel-shim")
+    syscalls.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    log = os.open(f"{request.directory}/{LOG}", flags, 0o600)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for number, fd in enumerate((null, null, log)):
+        os.dup2(fd, number, inheritable=True)
+    kept = client.fileno()
+    syscalls.close_range(3, kept - 1) if kept > 3 else None
+    syscalls.close_range(kept + 1)
+    syscalls.unshare(
+        (0 if request.host_network else abi.CLONE_NEWNET)
+        | (0 if request.host_ipc else abi.CLONE_NEWIPC)
+        | (0 if request.host_network and not request.hostname else abi.CLONE_NEWUTS)
+    )
+    if not request.host_network:
+        _loopback_up()
+    if request.hostname or request.domainname:
+        operations.SetNames(request.hostname, request.domainname).execute(operations.Place())
+    own = owned(request)
+    for name, value in request.sysctls.items():
+        validate.sysctl(name, value, own)
+        operations.write_sysctl(name, value)
+
+
+def owned(request: SandboxRequest) -> frozenset[str]:
+    """Return the types of namespace that are the sandbox's own."""
+    kinds = {"uts"} if request.hostname or not request.host_network else set()
+    if not request.host_network:
+        kinds.add("network")
+    if not request.host_ipc:
+        kinds.add("ipc")
+    return frozenset(kinds)
+
+
+def _loopback_up() -> None:
+    """A new network namespace has `lo`, but down (`man 7 netdevice`)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+
+
+class Shim:
+    """The sandbox's containers and the clients that ask about them."""
+
+    def __init__(self, request: SandboxRequest, client: socket.socket, cache: str) -> None:
+        self._request = request
+        self._loop = loop.Loop()
+        self._hierarchy = _hierarchy()
+        self._containers: dict[str, Container] = {}
+        self._execs: dict[int, Exec] = {}
+        self._next_exec = 1
+        self._clients: list[Connection] = []
+        self._loop.watch_children(self._reaped)
+        self._pause = _hold_pid_namespace() if request.share_pid else -1
+        self._listener = Listener(self._loop, request.directory, SOCKET, self._accepted)
+        self._around = Surroundings(
+            events=self._loop,
+            hierarchy=self._hierarchy,
+            directory=request.directory,
+            cache=cache,
+            namespaces=owned(request),
+            pid_namespace=self._pause,
+            exited=lambda exited: self._tell("exited", exited),
+            out_of_memory=lambda event: self._tell("oom", event),
+        )
+        self._operations: dict[str, Callable[[Connection, Any, dict[str, Any]], None]] = {
+            "hello": self._hello,
+            "create": self._create,
+            "start": self._start,
+            "kill": self._kill,
+            "pause": self._freeze,
+            "resume": self._freeze,
+            "delete": self._delete,
+            "states": self._states,
+            "exec": self._exec,
+            "exec_kill": self._exec_kill,
+            "attach": self._attach,
+            "resize": self._resize,
+            "reopen_log": self._reopen_log,
+            "dial": self._dial,
+            "update": self._update,
+            "stats": self._stats,
+            "shutdown": self._shutdown,
+        }
+        self._accepted(client)
+        self._hello(self._clients[0], 0, {})
+
+    def run(self) -> None:
+        """Serve until shut down."""
+        self._loop.run()
+
+    # --- clients ---
+
+    def _accepted(self, client: socket.socket) -> None:
+        connection = Connection(self._loop, client, self._asked, lambda: self._clients.remove(connection))
+        self._clients.append(connection)
+
+    def _asked(self, client: Connection, message: channel.Message, descriptors: list[int]) -> None:
+        for fd in descriptors:
+            os.close(fd)  # no request carries any
+        identifier, name = message.get("id"), message.get("do")
+        operation = self._operations.get(str(name))
+        try:
+            if operation is None:
+                raise InvalidArgument(f"unknown request {name!r}")
+            operation(client, identifier, {**message.get("with", {}), "do": name})
+        except (KestrelError, OSError) as error:
+            client.fail(identifier, explained(error))
+        except Exception as error:  # noqa: BLE001 - a bug in one request must not end the sandbox
+            sys.excepthook(type(error), error, error.__traceback__)
+            client.fail(identifier, error)
+
+    def _tell(self, name: str, event: "Exited | OutOfMemory") -> None:
+        for client in list(self._clients):
+            client.send({"event": name, **to_json(event)})
+
+    def _container(self, given: dict[str, Any]) -> Container:
+        container = self._containers.get(given.get("container_id", ""))
+        if container is None:
+            raise NotFound(f"container does not exist: {given.get('container_id')}")
+        return container
+
+    # --- requests ---
+
+    def _hello(self, client: Connection, identifier: object, _given: dict[str, Any]) -> None:
+        """Answer with who we are, and hand out the network namespace."""
+        with open("/proc/self/ns/net", "rb", buffering=0) as namespace:
+            client.answer(identifier, {"pid": os.getpid(), "id": self._request.id}, [namespace.fileno()])
+
+    def _create(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        given.pop("do")
+        request = from_json(CreateRequest, given)
+        if request.container_id in self._containers:
+            raise AlreadyExists(f"container with given ID already exists: {request.container_id}")
+        if not request.container_id or set(request.container_id) - NAME_CHARACTERS or request.container_id[0] == ".":
+            raise InvalidArgument(f"invalid container id {request.container_id!r}")
+        container = Container(request, self._around)
+
+        def reply(result: "dict[str, Any] | None", error: "BaseException | None") -> None:
+            if error is None:
+                client.answer(identifier, result)
+            else:
+                del self._containers[request.container_id]
+                client.fail(identifier, error)
+
+        container.create(reply)
+        self._containers[request.container_id] = container
+
+    def _start(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        self._container(given).start(
+            lambda result, error: client.answer(identifier, result) if error is None else client.fail(identifier, error)
+        )
+
+    def _kill(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        self._container(given).kill(given["signal"], everyone=given.get("all", False))
+        client.answer(identifier)
+
+    def _freeze(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        self._container(given).freeze(frozen=given["do"] == "pause")
+        client.answer(identifier)
+
+    def _delete(self, client: Connection, identifier: object, given: dict[str, Any], tries: int = 500) -> None:
+        """Remove a container; one that was never started is killed first, any with `force`."""
+        container = self._containers.get(given.get("container_id", ""))
+        if container is None:
+            if given.get("force"):
+                client.answer(identifier)
+                return
+            container = self._container(given)
+        if container.status != state.STOPPED:
+            if not given.get("force"):
+                state.require("delete", container.status, container.id)
+            if container.status != state.CREATING:
+                container.kill(signal.SIGKILL)
+            if tries:
+                self._loop.after(0.002, lambda: self._retry_delete(client, identifier, given, tries - 1))
+                return
+            raise Unavailable(f"container {container.id} does not die")
+        try:
+            container.release()
+        except OSError as error:
+            if error.errno != errno.EBUSY or not tries:
+                raise
+            self._loop.after(0.002, lambda: self._retry_delete(client, identifier, given, tries - 1))
+            return
+        self._containers.pop(container.id, None)
+        client.answer(identifier)
+
+    def _retry_delete(self, client: Connection, identifier: object, given: dict[str, Any], tries: int) -> None:
+        try:
+            self._delete(client, identifier, given, tries)
+        except (KestrelError, OSError) as error:
+            client.fail(identifier, explained(error))
+
+    def _states(self, client: Connection, identifier: object, _given: dict[str, Any]) -> None:
+        client.answer(identifier, {"states": [to_json(c.describe()) for c in self._containers.values()]})
+
+    def _exec(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        given.pop("do")
+        request = from_json(ExecRequest, given)
+        container = self._container(given)
+        number = self._next_exec
+        self._next_exec += 1
+
+        def reply(result: "dict[str, Any] | None", error: "BaseException | None", descriptors: list[int]) -> None:
+            if error is not None:
+                self._execs.pop(number, None)
+                client.fail(identifier, error)
+            else:
+                client.answer(identifier, {**(result or {}), "exec_id": number}, descriptors)
+
+        def ended(code: int) -> None:
+            self._execs.pop(number, None)
+            client.send({"event": "exec_exited", "exec_id": number, "exit_code": code})
+
+        joining = Exec(self._loop, reply, ended)
+        joining.start(container, request)
+        self._execs[number] = joining
+
+    def _exec_kill(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        joined = self._execs.get(given["exec_id"])
+        if joined is not None:
+            joined.kill(given["signal"])
+        client.answer(identifier)
+
+    def _attach(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        outputs = frozenset(given.get("outputs") or ("stdout", "stderr"))
+        fd = self._container(given).attach(outputs=outputs, lossless=given.get("lossless", False))
+        try:
+            client.answer(identifier, {}, [fd])
+        finally:
+            os.close(fd)
+
+    def _resize(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        self._container(given).resize(given["width"], given["height"])
+        client.answer(identifier)
+
+    def _reopen_log(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        self._container(given).reopen_log()
+        client.answer(identifier)
+
+    def _update(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        self._container(given).update(given["resources"])
+        client.answer(identifier)
+
+    def _stats(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        group = self._container(given).group
+        client.answer(identifier, asdict(group.stats()) if group is not None else {})
+
+    def _dial(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
+        """Connect to a port of the sandbox's loopback, IPv4 first, and hand the connection out."""
+        port = int(given["port"])
+        self._try_dial(client, identifier, port, [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+
+    def _try_dial(self, client: Connection, identifier: object, port: int, places: list[tuple[int, str]]) -> None:
+        family, address = places[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+
+        def finish(error: int) -> None:
+            if error and len(places) > 1:
+                sock.close()
+                self._try_dial(client, identifier, port, places[1:])
+                return
+            if error:
+                client.fail(
+                    identifier,
+                    Unavailable(
+                        f"connect to port {port} of the sandbox: {os.strerror(error).lower()}",
+                        hint="is the program listening there, and on localhost or on all addresses?",
+                    ),
+                )
+            else:
+                client.answer(identifier, {}, [sock.fileno()])
+            sock.close()
+
+        def connected(_events: int) -> None:
+            self._loop.forget(sock.fileno())
+            finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+        error = sock.connect_ex((address, port))
+        if error == errno.EINPROGRESS:
+            self._loop.watch(sock.fileno(), loop.WRITE, connected)
+        else:
+            finish(error)
+
+    # --- children ---
+
+    def _reaped(self, pid: int, status: int) -> None:
+        for container in list(self._containers.values()):
+            if container.pid == pid and container.status != state.STOPPED:
+                container.reaped(status)
+                return
+        for joined in list(self._execs.values()):
+            if joined.pid == pid:
+                joined.reaped(status)
+                return
+
+    # --- the end ---
+
+    def _shutdown(self, client: Connection, identifier: object, given: dict[str, Any], tries: int = 1500) -> None:
+        """Kill what runs, wait for it, remove the sandbox's cgroup and end."""
+        alive = [c for c in self._containers.values() if c.status != state.STOPPED]
+        for container in alive:
+            if container.status != state.CREATING:
+                container.kill(signal.SIGKILL)
+        if alive and tries:
+            self._loop.after(0.002, lambda: self._shutdown(client, identifier, given, tries - 1))
+            return
+        problems = self._clean_up()
+        self._listener.close()
+        client.answer(identifier, {"problems": problems})
+        self._loop.stop()
+
+    def _clean_up(self) -> list[str]:
+        problems = []
+        paths = [c.group.path for c in self._containers.values() if c.group is not None]
+        for path in [*paths, self._request.cgroup]:
+            if path and self._hierarchy is not None:
+                try:
+                    cgroups.remove(path, hierarchy=self._hierarchy, timeout=0.5)
+                except OSError as error:
+                    problems.append(f"cgroup {path}: {error.strerror}")
+        return problems
+
+
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+def _hierarchy() -> "cgroups.Hierarchy | None":
+    try:
+        return cgroups.detect()
+    except OSError as error:
+        note(f"no cgroups: {error}")
+        return None
+
+
+def _hold_pid_namespace() -> int:
+    """Start the process that is PID 1 of the sandbox's shared PID namespace; return the namespace's descriptor."""
+    pid, pidfd = syscalls.clone3(abi.CLONE_NEWPID)
+    if pid == 0:
+        try:
+            syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+            syscalls.set_process_name("kestrel-pause")
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what it inherits
+            syscalls.close_range(3)
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(pidfd)
+    return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

@@ -1,0 +1,104 @@
+"""Is this `Spec` one that can be run: structure first, then what this runtime has and has not built. Pure.
+
+Only what would otherwise go wrong late or silently is checked here; the rest is the kernel's to refuse, in its own
+words. Anything that is not carried out is refused rather than ignored: a limit or a confinement that silently does
+nothing is worse than an error.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument, Unimplemented
+
+NAMESPACES = frozenset(("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"))
+
+# Kernel settings that belong to a namespace, and the namespace (namespaces(7)); all others are the host's.
+_IPC_SYSCTLS = frozenset(
+    f"kernel.{name}"
+    for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced auto_msgmni msg_next_id".split()
+)
+_UTS_SYSCTLS = frozenset(("kernel.domainname", "kernel.hostname"))
+
+
+def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> None:
+    """Raise InvalidArgument or Unimplemented for the first thing that cannot be run as it says.
+
+    `sandbox` names namespace types that are inherited from a sandbox and so not the host's.
+    """
+    version = spec.get("ociVersion", "1.0.0")
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise InvalidArgument(f"ociVersion {version!r} is not a 1.x version of the runtime specification")
+    linux = spec.get("linux") or {}
+    own = _namespaces(linux) | sandbox
+    for entry in spec.get("mounts") or ():
+        if not isinstance(entry.get("destination"), str) or not entry["destination"]:
+            raise InvalidArgument("a mount has no destination")
+        words = entry.get("options") or ()
+        if "idmap" in words or "ridmap" in words or entry.get("uidMappings"):
+            raise Unimplemented(f"id-mapped mounts are not supported yet: {entry['destination']}")
+    for name, value in (linux.get("sysctl") or {}).items():
+        sysctl(name, value, own)
+    for kind in spec.get("hooks") or {}:
+        if spec["hooks"][kind]:
+            raise Unimplemented(f"hooks are not supported yet: {kind}")
+    _not_built(spec, linux)
+
+
+def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
+    seen: set[str] = set()
+    for entry in linux.get("namespaces") or ():
+        kind = entry.get("type")
+        if kind not in NAMESPACES:
+            raise InvalidArgument(f"unknown namespace type {kind!r}")
+        if kind in seen:
+            raise InvalidArgument(f"namespace type {kind!r} is listed twice")
+        seen.add(kind)
+    if "user" in seen or linux.get("uidMappings") or linux.get("gidMappings"):
+        raise Unimplemented("user namespaces are not supported yet", hint="leave `user` out of linux.namespaces")
+    if "time" in seen:
+        raise Unimplemented("time namespaces are not supported yet", hint="leave `time` out of linux.namespaces")
+    return frozenset(seen)
+
+
+def _not_built(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> None:
+    process = spec.get("process") or {}
+    for holder, name in (
+        (process, "scheduler"),
+        (process, "ioPriority"),
+        (process, "execCPUAffinity"),
+        (process, "apparmorProfile"),
+        (process, "selinuxLabel"),
+        (linux, "mountLabel"),
+        (linux, "intelRdt"),
+        (linux, "personality"),
+        (linux, "memoryPolicy"),
+        (linux, "netDevices"),
+        (linux, "timeOffsets"),
+    ):
+        if holder.get(name):
+            raise Unimplemented(f"{name} is not supported yet")
+
+
+def sysctl(name: str, value: object, own: frozenset[str]) -> None:
+    """Raise InvalidArgument unless the setting belongs to one of the namespaces `own`.
+
+    The name is checked by its characters first: `kernel.shm_rmid_forced+...` or `net/../kernel` once reached the
+    host's core_pattern (CVE-2022-0811).
+    """
+    if not name or not all(part and all(c.isalnum() or c in "_-" for c in part) for part in name.split(".")):
+        raise InvalidArgument(f"sysctl {name!r} is not a dotted name of letters, digits, _ and -")
+    if not isinstance(value, str) or any(ord(c) < 32 and c != "\t" for c in value):
+        raise InvalidArgument(f"sysctl {name}: the value must be one line of text")
+    kind = None
+    if name.startswith("net."):
+        kind = "network"
+    elif name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+        kind = "ipc"
+    elif name in _UTS_SYSCTLS:
+        kind = "uts"
+    if kind is None:
+        raise InvalidArgument(f"sysctl {name} is not in a namespace of its own, it would change the host")
+    if kind not in own:
+        raise InvalidArgument(
+            f"sysctl {name} needs a {kind} namespace of the container's own, it would change the host"
+        )

@@ -1,0 +1,126 @@
+"""The zygote: warm, small, with one thread; it forks shims and does nothing else.
+
+The daemon must not fork: it is large and has threads. So it starts this process once, by posix_spawn, and asks it
+over a socket. Everything a shim or a container's init will need is imported here, once; garbage collection is frozen
+so that the pages stay shared (`gc.freeze`). It ends when the daemon does; shims are in sessions of their own and stay.
+
+The interpreter that runs here, and therefore in every container's init until exec, is not the host's file but the
+same file seen through a detached, read-only overlay mount: /proc/self/exe of an init, opened for writing by a
+container, ends in "read-only file system" (CVE-2019-5736). The process is not dumpable, nor are its forks.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.linux import abi, mounts, syscalls
+from kestrel.linux.rootfs import Lower, Rootfs
+from kestrel.runtime import channel
+from kestrel.runtime.messages import SandboxRequest, error_to_json, from_json
+
+PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from kestrel.runtime.zygote import main; main(sys.argv[2:])"
+
+
+def spawn(run_directory: str, *, environment: "Mapping[str, str] | None" = None) -> tuple[int, socket.socket]:
+    """Start a zygote; return its pid and the socket it listens to. Closing the socket ends it.
+
+    `run_directory` holds what is cached (compiled seccomp filters). Called by the daemon; forks nothing itself.
+    """
+    ours, theirs = channel.pair()
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    # -I -S: nothing of the environment, no site packages; the arguments say all. -X utf8: whatever the locale is.
+    arguments = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", PROGRAM, source, "3", run_directory]
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    actions: list[tuple[int, ...]] = [
+        (os.POSIX_SPAWN_DUP2, null, 0),
+        (os.POSIX_SPAWN_DUP2, null, 1),
+        (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+    ]
+    program = sealed_interpreter()
+    try:
+        pid = os.posix_spawn(
+            f"/proc/self/fd/{program}" if program >= 0 else sys.executable,
+            arguments,
+            dict(environment or {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}),
+            file_actions=actions,
+            setsigmask=(),
+            setsigdef=[signal.SIGPIPE, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        )
+    finally:
+        theirs.close()
+        os.close(null)
+        if program >= 0:
+            os.close(program)
+    return pid, ours
+
+
+def sealed_interpreter() -> int:
+    """Return a descriptor of this interpreter's file in a detached overlay mount that nobody can write to.
+
+    Without an upper directory overlay has no way to write, even if somebody made the mount writable. -1 when it cannot
+    be mounted here (not root): then nothing runs that could harm the file either.
+    """
+    path = os.path.realpath("/proc/self/exe")
+    folder, name = os.path.split(path)
+    try:
+        # Overlay without an upper wants two lowers; the second is only there to be one.
+        root = mounts.open_rootfs(Rootfs(lowers=(Lower(path=folder), Lower(path="/usr/lib"))))
+    except OSError:
+        return -1
+    try:
+        return syscalls.openat2(root, name, os.O_PATH)
+    finally:
+        os.close(root)
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Serve requests on the descriptor `arguments[0]` until it closes; `arguments[1]` is the run directory."""
+    sock = socket.socket(fileno=int(arguments[0]))
+    sock.set_inheritable(False)
+    run_directory = arguments[1]
+    _warm_up()
+    os.setsid()
+    os.chdir("/")
+    syscalls.set_process_name("kestrel-zygote")
+    syscalls.prctl(abi.PR_SET_DUMPABLE, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims that end before us
+    daemon = channel.Channel(sock)
+    while True:
+        received = daemon.receive()
+        if received is None:
+            os._exit(0)
+        message, descriptors = received
+        _serve(daemon, message, descriptors, f"{run_directory}/seccomp")
+
+
+def _warm_up() -> None:
+    """Import what shims need, and take it out of the collector's sight."""
+    from kestrel.linux import cgroups_v1, cgroups_v2  # noqa: F401 - imported for the forks
+    from kestrel.runtime import shim  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[int], cache: str) -> None:
+    from kestrel.runtime import shim
+
+    client = socket.socket(fileno=descriptors[0])
+    try:
+        request = from_json(SandboxRequest, message["with"])
+        if message.get("do") != "shim":
+            raise InvalidArgument(f"unknown request {message.get('do')!r}")
+        if os.fork() == 0:
+            daemon.socket.detach()  # closed with all else by the shim, by number
+            shim.main(request, client, cache)
+    except Exception as error:  # noqa: BLE001 - the one who asked is told; the zygote goes on
+        try:
+            channel.Channel(client).send({"id": 0, "error": error_to_json(error)})
+        except OSError:
+            pass
+    client.close()

@@ -222,7 +222,7 @@ class _Decoder:
         for word, _ in words(self.rest, self.escape):
             name, equals, value = word.partition("=")
             if not name:
-                raise self.error("the name of an ARG cannot be empty")
+                raise self.error("the name in ARG cannot be empty")
             pairs.append((name, value if equals else None))
         if not pairs:
             raise self.error("ARG needs at least one name")
@@ -245,7 +245,7 @@ class _Decoder:
                     hint="quote a value with spaces in it",
                 )
             if not name:
-                raise self.error(f"the name of a {self.node.keyword} cannot be empty")
+                raise self.error(f"the name in {self.node.keyword} cannot be empty")
             pairs.append((name, value))
         return cls(node=self.node, pairs=tuple(pairs))
 

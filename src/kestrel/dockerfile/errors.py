@@ -20,8 +20,8 @@ _LONGEST = 12
 class DockerfileError(InvalidArgument):
     """The Dockerfile says something that cannot be built.
 
-    `sentence` is the message without the excerpt; `source` and `range` say where; `column` counts from 1, 0 when
-    the error is about the whole instruction.
+    `sentence` is the message without the excerpt; `source` and `range` say where; `line` and `column` count from 1,
+    the column is 0 when the error is about the whole instruction.
     """
 
     def __init__(
@@ -30,15 +30,19 @@ class DockerfileError(InvalidArgument):
         *,
         source: Source | None = None,
         where: Range | None = None,
+        line: int = 0,
         column: int = 0,
         hint: str | None = None,
     ) -> None:
         self.sentence = sentence
         self.source = source
         self.range = where
+        self.line = line or (where.first if where is not None else 0)
         self.column = column
-        message = sentence if source is None or where is None else f"{sentence}\n{excerpt(source, where, column)}"
-        context = {} if source is None or where is None else {"file": source.name, "line": where.first}
+        message = (
+            sentence if source is None or where is None else f"{sentence}\n{excerpt(source, where, self.line, column)}"
+        )
+        context = {} if source is None or where is None else {"file": source.name, "line": self.line}
         super().__init__(message, hint=hint, **context)
 
     @classmethod
@@ -46,10 +50,8 @@ class DockerfileError(InvalidArgument):
         cls, node: Node, sentence: str, *, source: Source, offset: int | None = None, hint: str | None = None
     ) -> "DockerfileError":
         """Make the error for an instruction, or for one character of its text."""
-        column = 0
-        if offset is not None:
-            _, column = node.position(offset)
-        return cls(sentence, source=source, where=node.range, column=column, hint=hint)
+        line, column = (0, 0) if offset is None else node.position(offset)
+        return cls(sentence, source=source, where=node.range, line=line, column=column, hint=hint)
 
     def within(self, source: Source, node: Node) -> "DockerfileError":
         """Return this error with a place, if it had none yet."""
@@ -58,9 +60,9 @@ class DockerfileError(InvalidArgument):
         return DockerfileError(self.sentence, source=source, where=node.range, hint=self.hint)
 
 
-def excerpt(source: Source, where: Range, column: int = 0) -> str:
+def excerpt(source: Source, where: Range, line: int = 0, column: int = 0) -> str:
     """Print the lines of a range with their neighbours, the range marked with `>>>`."""
-    place = f"{source.name}:{where.first}" + (f":{column}" if column else "")
+    place = f"{source.name}:{line or where.first}" + (f":{column}" if column else "")
     end = len(source.lines) - (len(source.lines) > 1 and not source.lines[-1])
     first, last = max(1, where.first - _AROUND), max(where.last, min(end, where.last + _AROUND))
     width = len(str(last))

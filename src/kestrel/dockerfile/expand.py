@@ -14,6 +14,7 @@ Follows the rules of https://docs.docker.com/reference/dockerfile/#environment-r
 character (backslash, or backtick by directive) keeps the next character. `:=` would assign, and is an error.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.glob import Matcher, variable_pattern
 
 _DEPTH = 64
+_SPACE = re.compile(r"\s+")
 _SPECIAL = "@*#?-$!"
 MAX_LENGTH = 1 << 20
 """Longest result in characters: replacements nest, and would otherwise grow without bound."""
@@ -59,29 +61,23 @@ class Expander:
         """Expand and also tell which variables were met. Without `split` there is exactly one word."""
         if "$" not in text and not split and not any(c in text for c in "'\"" + self.escape):
             return Expansion([text])
-        run = _Run(self, text, env)
+        run = _Run(self, text, env, split)
         whole = run.until("", depth=0)
         return Expansion(run.take_words() if split else [whole], run.used, run.unset)
-
-
-@dataclass(slots=True)
-class _Word:
-    """The word being collected in split mode."""
-
-    text: str = ""
-    begun: bool = False
 
 
 class _Run:
     """One pass over one text."""
 
-    def __init__(self, rules: Expander, text: str, env: Mapping[str, str]) -> None:
+    def __init__(self, rules: Expander, text: str, env: Mapping[str, str], split: bool) -> None:
         self._rules = rules
         self._text = text
         self._env = env
         self._at = 0
         self._words: list[str] = []
-        self._word = _Word()
+        self._word: list[str] = []
+        self._split = split
+        self._ordinary = re.compile(rf"[^'\"$/}}{re.escape(rules.escape)}]+")
         self.used: set[str] = set()
         self.unset: set[str] = set()
 
@@ -105,7 +101,7 @@ class _Run:
             raise DockerfileError("variables are nested too deeply")
         out: list[str] = []
         length = 0
-        splitting = depth == 0
+        splitting = self._split and depth == 0
         while (character := self._peek()) != "":
             if character == stop:
                 self._at += 1
@@ -129,6 +125,9 @@ class _Run:
         return "".join(out)
 
     def _plain(self, raw_escapes: bool) -> tuple[str, bool]:
+        if ordinary := self._ordinary.match(self._text, self._at):
+            self._at = ordinary.end()
+            return ordinary[0], True
         character = self._next()
         if character != self._rules.escape:
             return character, True
@@ -167,20 +166,18 @@ class _Run:
 
     def _collect(self, part: str, *, split: bool) -> None:
         if not split:
-            self._word.text += part
-            self._word.begun = True
+            self._word.append(part)
             return
-        for character in part:
-            if character.isspace():
+        for position, piece in enumerate(_SPACE.split(part)):
+            if position:
                 self._end_word()
-            else:
-                self._word.text += character
-                self._word.begun = True
+            self._word.append(piece)
 
     def _end_word(self) -> None:
-        if self._word.begun and self._word.text:
-            self._words.append(self._word.text)
-        self._word = _Word()
+        word = "".join(self._word)
+        if word:
+            self._words.append(word)
+        self._word.clear()
 
     # Variables
 

@@ -137,7 +137,7 @@ def assemble(
     if store:
         for digest, data in blobs.items():
             store.put(data, digest)
-    return TinyImage(descriptor, config, diff_ids, tars, blobs)
+    return TinyImage(descriptor, config, diff_ids, tuple(tars), blobs)
 
 
 def unpack(image: TinyImage, snapshots: Snapshotter) -> tuple[Digest, ...]:

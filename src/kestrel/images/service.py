@@ -1,0 +1,409 @@
+"""`ImageService`: the object that doors, engine and builder hold to work with images.
+
+Each verb's work is in its own module (`pull`, `push`, `unpack`, `prune`, `transfer`); here they meet the tables and
+each other. Methods are coroutines for one event loop; disk work goes to threads. A change of what is named is one
+transaction after the bytes are safe, so a crash leaves the image as it was before or as it is after.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kestrel.archive.compression import LayerWriter
+from kestrel.base.db import Database
+from kestrel.base.errors import Conflict, InvalidArgument, NotFound, nearest
+from kestrel.content import Store
+from kestrel.images import prune as pruning
+from kestrel.images import push as pushing
+from kestrel.images.flights import Flights
+from kestrel.images.model import (
+    Image,
+    ImageFetcher,
+    ImagePusher,
+    ImageUsage,
+    InUse,
+    Progress,
+    Pruned,
+    Removed,
+    Report,
+    Roots,
+    Step,
+    StoreUsage,
+    nobody,
+    silent,
+)
+from kestrel.images.pull import Fetched, Puller, check
+from kestrel.images.store import Images, Row
+from kestrel.images.unpack import ensure_unpacked
+from kestrel.oci import media_types
+from kestrel.oci.config import ImageConfig
+from kestrel.oci.descriptor import Descriptor
+from kestrel.oci.digest import Digest
+from kestrel.oci.manifest import Manifest
+from kestrel.oci.platform import Platform
+from kestrel.oci.reference import Reference
+from kestrel.snapshots import Snapshotter
+
+_DIGITS = re.compile(r"[0-9a-f]{2,64}")
+_Images = list[Image]  # inside the class, `list` is its method
+_Digests = list[Digest]
+_GRACE = 600.0
+"""Seconds a blob that nothing names is left alone by `prune`: somebody may be about to name it."""
+
+
+class ImageService:
+    """Images on this host.
+
+    `in_use` says which containers an image has. `roots` and `layer_roots` are what others (registry, build cache)
+    need kept, by the name that appears in a collection's reasons.
+    """
+
+    def __init__(
+        self,
+        content: Store,
+        snapshots: Snapshotter,
+        database: Database,
+        fetcher: ImageFetcher,
+        pusher: ImagePusher,
+        *,
+        in_use: InUse = nobody,
+        roots: "Roots | None" = None,
+        layer_roots: "Roots | None" = None,
+    ) -> None:
+        self._content = content
+        self._snapshots = snapshots
+        self._images = Images(database)
+        self._fetcher = fetcher
+        self._pusher = pusher
+        self._in_use = in_use
+        self._roots = dict(roots or {})
+        self._layer_roots = dict(layer_roots or {})
+        self._pulls = Flights()
+        self._layers = Flights()
+        self._decoded: dict[Digest, tuple[Manifest, ImageConfig]] = {}
+
+    # -- finding
+
+    async def resolve(self, name: str) -> Image:
+        """Return the image of that name, id, digest, or beginning of an id. Raises NotFound, InvalidArgument."""
+        row = self._find(name)
+        if row is None:
+            raise self._unknown(name)
+        return await self._image(row)
+
+    async def list(self) -> "_Images":
+        """Return all images, the youngest first."""
+        return [await self._image(row) for row in self._images.all()]
+
+    async def history(self, name: str) -> tuple[Step, ...]:
+        """Return how an image was made, the last step first, each with the bytes of the layer it left."""
+        image = await self.resolve(name)
+        layers = iter(image.layers)
+        steps = []
+        for entry in image.config.history:
+            layer = None if entry.empty_layer else next(layers, None)
+            size = self._snapshots.layer_size(layer) if layer and self._snapshots.has_layer(layer) else 0
+            steps.append(Step(entry.created, entry.created_by, entry.comment, size, layer))
+        return tuple(reversed(steps))
+
+    def digests(self, image: Image) -> tuple[str, ...]:
+        """Return `repository@digest` for every digest the image is known by (docker's RepoDigests)."""
+        return tuple(pin.familiar() for pin in self._images.pins(image.digest))
+
+    # -- coming in
+
+    async def pull(
+        self,
+        name: "str | Reference",
+        *,
+        platform: "Platform | None" = None,
+        credentials: Any = None,
+        progress: Report = silent,
+    ) -> Image:
+        """Fetch an image, or what is missing of it, and make it mountable.
+
+        Raises NotFound, Unavailable, Unauthenticated as the registry answers, DataLoss for wrong bytes,
+        InvalidArgument for what is no image, ResourceExhausted when the disk is full. An interrupted pull resumes.
+        """
+        ref = Reference.parse(name) if isinstance(name, str) else name
+        wanted = platform or Platform.host()
+
+        async def work(report: Report) -> Image:
+            with self._content.lease():
+                fetcher = self._fetcher.with_credentials(credentials) if credentials else self._fetcher
+                puller = Puller(self._content, self._snapshots, fetcher, self._layers)
+                fetched = await puller.pull(ref, wanted, report)
+                image = await self._record(fetched, [ref])
+            report(Progress(ref.familiar(), f"digest {image.digest}"))
+            return image
+
+        who = None if credentials is None else id(credentials)
+        return await self._pulls.join((str(ref), str(wanted), who), progress, work)
+
+    async def import_image(self, manifest: bytes, config: bytes, *, names: "Iterable[str | Reference]" = ()) -> Image:
+        """Take in an image whose layers' blobs are in the content store already, and name it.
+
+        Raises InvalidArgument when the documents contradict each other, NotFound when a blob is missing.
+        """
+        document = Manifest.decode(manifest)
+        image = ImageConfig.decode(config)
+        check(document, image, "the image")
+        with self._content.lease():
+            for blob in document.layers:
+                if self._content.size(blob.digest) != blob.size:
+                    raise InvalidArgument(f"the manifest gives blob {blob.digest} a wrong size")
+            await asyncio.to_thread(self._content.put, config, document.config.digest)
+            digest = await asyncio.to_thread(self._content.put, manifest)
+            kind = document.media_type or media_types.OCI_MANIFEST
+            descriptor = Descriptor(media_type=kind, digest=digest, size=len(manifest))
+            fetched = Fetched(descriptor=descriptor, manifest=document, config=image, indexes=())
+            references = [Reference.parse(n) if isinstance(n, str) else n for n in names]
+            return await self._record(fetched, references, unpack=True)
+
+    async def import_tars(
+        self,
+        tars: "Sequence[Path]",
+        config: ImageConfig,
+        *,
+        names: "Iterable[str | Reference]" = (),
+        compression: str = "gzip",
+        progress: Report = silent,
+    ) -> Image:
+        """Make an image of plain layer tars on disk, the lowest first, and a configuration that lists them."""
+        with self._content.lease():
+            blobs = []
+            for number, (tar, diff_id) in enumerate(zip(tars, config.rootfs.diff_ids, strict=True), 1):
+                progress(Progress(diff_id.short, "storing", number, len(tars)))
+                blobs.append(await asyncio.to_thread(self._store_tar, tar, diff_id, compression))
+            data = config.encode()
+            manifest = Manifest.of(Descriptor.of(media_types.OCI_CONFIG, data), blobs)
+            return await self.import_image(manifest.encode(), data, names=names)
+
+    async def ensure_unpacked(self, image: Image, progress: Report = silent) -> None:
+        """Make every layer of an image mountable."""
+        await ensure_unpacked(self._content, self._snapshots, image, progress)
+
+    # -- going out
+
+    async def push(self, name: "str | Reference", *, credentials: Any = None, progress: Report = silent) -> Digest:
+        """Send an image to the registry its name says; returns the manifest's digest."""
+        ref = Reference.parse(name) if isinstance(name, str) else name
+        image = await self.resolve(str(ref))
+        if not ref.tag:
+            raise InvalidArgument(f"{ref.familiar()} has no tag to push to", hint="tag the image first")
+        pusher = self._pusher.with_credentials(credentials) if credentials else self._pusher
+        descriptor = Descriptor(media_type=image.media_type, digest=image.digest, size=self._content.size(image.digest))
+        with self._content.lease():
+            digest = await pushing.push(
+                self._content,
+                pusher,
+                ref,
+                descriptor,
+                elsewhere=self._images.names(image.digest),
+                report=progress,
+            )
+        await asyncio.to_thread(self._images.point, ref.with_digest(digest), digest)
+        return digest
+
+    # -- naming and removing
+
+    async def tag(self, source: str, target: "str | Reference") -> Image:
+        """Give an image another name; a name that stood for something else moves."""
+        ref = Reference.parse(target) if isinstance(target, str) else target
+        if ref.digest:
+            raise InvalidArgument(f"{ref.familiar()!r} cannot be given: a name with a digest is computed, not chosen")
+        row = self._find(source)
+        if row is None:
+            raise self._unknown(source)
+        await asyncio.to_thread(self._images.point, ref, row.digest)
+        return await self._image(row)
+
+    async def remove(self, name: str, *, force: bool = False) -> Removed:
+        """Take a name away, and with its last name the image; by id, the image.
+
+        Conflict while a container uses it (with `force` it only loses its names) or, by id, while it has several
+        names and `force` is not given. What other images share stays.
+        """
+        row = self._find(name)
+        if row is None:
+            raise self._unknown(name)
+        names = self._images.names(row.digest)
+        mine = [each for each in names if str(each) == _normal(name)]
+        if mine and len(names) > 1:
+            await asyncio.to_thread(self._images.forget, mine[0])
+            return Removed((mine[0].familiar(),), ())
+        if len(names) > 1 and not force:
+            raise Conflict(
+                f"image {row.id.short} has {len(names)} names: {', '.join(n.familiar() for n in names)}",
+                hint="remove them by name, or use --force to remove all",
+            )
+        users = tuple(self._in_use(row.id))
+        if users and not force:
+            raise Conflict(
+                f"image {name} is used by container {users[0]}",
+                hint="remove the container first, or use --force to only take the name away",
+            )
+        if users:
+            for each in names:
+                await asyncio.to_thread(self._images.forget, each)
+            return Removed(tuple(each.familiar() for each in names), ())
+        await asyncio.to_thread(self._delete, [row])
+        return Removed(tuple(each.familiar() for each in names), (row.id,))
+
+    async def prune(self, *, everything: bool = False, grace: float = _GRACE) -> Pruned:
+        """Remove images without a name that no container uses (with `everything`, named ones too), and garbage."""
+        doomed = [
+            row
+            for row in self._images.all()
+            if (everything or not self._images.names(row.digest)) and not self._in_use(row.id)
+        ]
+        return await asyncio.to_thread(self._prune, doomed, grace)
+
+    # -- accounting
+
+    async def usage(self) -> StoreUsage:
+        """Say what takes how much room, each layer and blob counted once; looks at the disk, so it takes a moment."""
+        return await asyncio.to_thread(self._usage)
+
+    def roots(self) -> "_Digests":
+        """Return every blob that images need, for a collection."""
+        return self._images.blobs()
+
+    def layer_roots(self) -> "_Digests":
+        """Return every layer (by diff_id) that images need."""
+        return self._images.layers()
+
+    # -- inside
+
+    def _find(self, name: str) -> "Row | None":
+        if name.startswith(("sha256:", "sha512:")):
+            return self._images.digested(Digest.parse(name)) if len(name) > 70 else self._prefixed(name[7:])
+        if not _DIGITS.fullmatch(name) or len(name) < 64:
+            row = self._images.named(Reference.parse(name))
+            if row is not None:
+                return row
+        return self._prefixed(name)
+
+    def _prefixed(self, digits: str) -> "Row | None":
+        if not _DIGITS.fullmatch(digits):
+            return None
+        rows = self._images.prefixed(digits)
+        if len({row.id for row in rows}) > 1:
+            raise InvalidArgument(f"{digits!r} matches {len({row.id for row in rows})} images", hint="give more digits")
+        return rows[0] if rows else None
+
+    def _unknown(self, name: str) -> NotFound:
+        known = [each.familiar() for each in self._images.every_name()]
+        near = nearest(name, known) or nearest(f"{name}:latest", known)
+        if near:
+            return NotFound(f"no such image: {name}", hint=f"did you mean {near}?", image=name)
+        if name.startswith("sha256:") or _DIGITS.fullmatch(name):
+            return NotFound(f"no such image: {name}", hint="`kestrel images` lists those on this host", image=name)
+        return NotFound(f"no such image: {name}", hint=f"fetch it with `kestrel pull {name}`", image=name)
+
+    async def _image(self, row: Row) -> Image:
+        cached = self._decoded.get(row.digest)
+        if cached is None:
+            cached = self._decoded[row.digest] = await asyncio.to_thread(self._decode, row)
+        manifest, config = cached
+        return Image(
+            id=row.id,
+            digest=row.digest,
+            names=tuple(sorted(each.familiar() for each in self._images.names(row.digest))),
+            config=config,
+            layers=config.rootfs.diff_ids,
+            blobs=manifest.layers,
+            size=row.size,
+            created=config.created,
+            media_type=row.media_type,
+        )
+
+    def _decode(self, row: Row) -> tuple[Manifest, ImageConfig]:
+        manifest = Manifest.decode(self._content.read(row.digest), row.media_type)
+        return manifest, ImageConfig.decode(self._content.read(manifest.config.digest))
+
+    async def _record(self, fetched: Fetched, names: Sequence[Reference], *, unpack: bool = False) -> Image:
+        row = Row(
+            digest=fetched.descriptor.digest,
+            id=fetched.manifest.config.digest,
+            media_type=fetched.descriptor.media_type,
+            size=0,
+        )
+        self._decoded[row.digest] = (fetched.manifest, fetched.config)
+        if unpack:
+            await self.ensure_unpacked(await self._image(row))
+        diff_ids = fetched.config.rootfs.diff_ids
+        size = sum(self._snapshots.layer_size(each) for each in diff_ids)
+        row = Row(digest=row.digest, id=row.id, media_type=row.media_type, size=size)
+        await asyncio.to_thread(self._images.add, row, fetched.blobs(), diff_ids, names)
+        for index in fetched.indexes:
+            for name in names:
+                await asyncio.to_thread(self._images.point, name.with_digest(index), row.digest)
+        return await self._image(row)
+
+    def _store_tar(self, tar: Path, diff_id: Digest, compression: str) -> Descriptor:
+        """Compress one plain tar into the store and make it mountable."""
+        with self._content.writer() as blob, tar.open("rb", buffering=0) as file:
+            layer = LayerWriter(blob, compression)
+            while piece := file.read(1 << 20):
+                layer.write(piece)
+            stored, plain = layer.close()
+            if plain != diff_id:
+                raise InvalidArgument(f"the layer {tar.name} should be {diff_id}, but is {plain}")
+            size = blob.size
+            blob.commit(stored)
+        with tar.open("rb", buffering=0) as file:
+            self._snapshots.add_layer(diff_id, file)
+        return Descriptor(media_type=media_types.layer_type(compression), digest=stored, size=size)
+
+    def _delete(self, rows: "Sequence[Row]", *, blobs: bool = True, grace: float = 0.0) -> Pruned:
+        """Remove images and what only they needed."""
+        loose: set[Digest] = set()
+        layers: set[Digest] = set()
+        for row in rows:
+            loose.update(self._images.blobs(row.digest))
+            layers.update(self._images.layers(row.digest))
+            self._images.delete(row.digest)
+            self._decoded.pop(row.digest, None)
+        gone, swept, freed = pruning.collect(
+            self._images,
+            self._content,
+            self._snapshots,
+            roots=self._roots,
+            layer_roots=self._layer_roots,
+            blobs=loose if blobs else None,
+            layers=layers if blobs else None,
+            grace=grace,
+        )
+        return Pruned(tuple(row.id for row in rows), tuple(gone), tuple(swept), freed)
+
+    def _prune(self, rows: "Sequence[Row]", grace: float) -> Pruned:
+        theirs = self._delete(rows)
+        rest = self._delete([], blobs=False, grace=grace)
+        return Pruned(theirs.images, theirs.layers + rest.layers, theirs.blobs + rest.blobs, theirs.freed + rest.freed)
+
+    def _usage(self) -> StoreUsage:
+        layers = {diff_id: self._snapshots.layer_usage(diff_id).size for diff_id in self._snapshots.layers()}
+        shared = self._images.shared_layers()
+        images = []
+        for row in self._images.all():
+            mine = self._images.layers(row.digest)
+            images.append(
+                ImageUsage(
+                    id=row.id,
+                    names=tuple(each.familiar() for each in self._images.names(row.digest)),
+                    size=sum(layers.get(each, 0) for each in mine),
+                    unique=sum(layers.get(each, 0) for each in mine if each not in shared),
+                )
+            )
+        blobs = sum(1 for _ in self._content.walk())
+        return StoreUsage(tuple(images), sum(layers.values()), len(layers), self._content.usage(), blobs)
+
+
+def _normal(name: str) -> str:
+    try:
+        return str(Reference.parse(name))
+    except InvalidArgument:
+        return ""

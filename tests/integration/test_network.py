@@ -1,7 +1,6 @@
 """The bridge network for real: in a network namespace that plays the host, with sandboxes and an outside world."""
 
 import asyncio
-import errno
 import os
 import socket
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from dnslib import QTYPE, RCODE, DNSRecord
+from dnslib import RCODE, DNSRecord
 
 from kestrel.base.db import Database
 from kestrel.base.errors import Conflict, FailedPrecondition, InvalidArgument, Unimplemented
@@ -37,7 +36,7 @@ def inside(netns: int, action: Callable[[], T]) -> T:
         try:
             setns(netns, CLONE_NEWNET)
             result.append(action())
-        except BaseException as error:
+        except (OSError, AssertionError) as error:
             failure.append(error)
 
     thread = threading.Thread(target=visit)
@@ -159,9 +158,7 @@ def echo(netns: int, port: int, kind: int = socket.SOCK_STREAM) -> Iterator[None
         yield
     finally:
         if kind == socket.SOCK_DGRAM:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
-                inside(netns, lambda: _stop(port))
-                del stop
+            inside(netns, lambda: _stop(port))
         else:
             server.shutdown(socket.SHUT_RDWR)
         thread.join()
@@ -171,6 +168,12 @@ def echo(netns: int, port: int, kind: int = socket.SOCK_STREAM) -> Iterator[None
 def _stop(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"stop", ("127.0.0.1", port))
+
+
+def _listen(opened: socket.socket, port: int) -> None:
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.bind(("0.0.0.0", port))
+    opened.listen()
 
 
 def ask(address: str, port: int, netns: int | None = None, kind: int = socket.SOCK_STREAM) -> str:
@@ -237,7 +240,7 @@ async def test_a_published_port_answers_from_everywhere(
         assert ask(NEAR, 8080, client, kind) == neighbour.gateway, "from a neighbour by the host's address"
         assert ask(NEAR, 8080, server, kind) == neighbour.gateway, "from itself by the host's address"
     await network.disconnect("a" * 64)
-    with pytest.raises(OSError):
+    with pytest.raises((ConnectionRefusedError, TimeoutError)):
         ask("127.0.0.1", 8080, kind=kind)
 
 
@@ -297,9 +300,8 @@ async def test_a_container_does_not_reach_the_hosts_loopback(
             links.run(netlink.Request(24, 0x600, route, "adding a route"))
 
     inside(sandbox, route_loopback_out)
-    with echo(world.host, 7000):
-        with pytest.raises((TimeoutError, ConnectionRefusedError, OSError)):
-            ask("127.0.0.9", 7000, sandbox)
+    with echo(world.host, 7000), pytest.raises(TimeoutError):
+        ask("127.0.0.9", 7000, sandbox)
 
 
 async def test_a_port_in_use_is_a_conflict_that_names_port_and_owner(
@@ -328,12 +330,8 @@ async def test_a_port_another_sandbox_publishes_is_a_conflict_that_names_it(
 
 async def test_nobody_else_can_take_a_published_port(network: NetworkService, netns: Callable[[], int]) -> None:
     await network.connect("a" * 64, netns(), ports=[PortMapping(container_port=80, host_port=8083)])
-    with socket.socket() as rival:
-        rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with pytest.raises(OSError) as caught:
-            rival.bind(("0.0.0.0", 8083))
-            rival.listen()
-    assert caught.value.errno == errno.EADDRINUSE
+    with socket.socket() as rival, pytest.raises(OSError, match="in use"):
+        _listen(rival, 8083)
 
 
 @pytest.mark.parametrize(
@@ -378,7 +376,6 @@ async def test_names_are_answered_on_the_bridge(network: NetworkService, netns: 
     await network.disconnect("b" * 64)
     gone = await thread(lambda: resolve(first.resolver, "db", "A", one))
     assert gone.header.rcode == RCODE.NXDOMAIN
-    assert QTYPE.A == 1
 
 
 async def test_a_restarted_daemon_finds_everything_as_it_was(world: World, netns: Callable[[], int]) -> None:
@@ -406,7 +403,7 @@ async def test_a_restarted_daemon_finds_everything_as_it_was(world: World, netns
             with pytest.raises(Conflict, match="published by sandbox"):
                 await again.connect("b" * 64, netns(), ports=[port])
             fresh = await again.connect("b" * 64, netns())
-            assert fresh.address not in (before.address,)
+            assert fresh.address != before.address
         finally:
             await again.close()
 

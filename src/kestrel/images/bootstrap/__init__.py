@@ -15,6 +15,7 @@ from kestrel.images.bootstrap.model import (
     Progress,
     Report,
     Variant,
+    variant,
 )
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "Request",
     "Variant",
     "bootstrap",
+    "variant",
 ]

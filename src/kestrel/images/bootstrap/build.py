@@ -82,7 +82,7 @@ def bootstrap(request: Request, *, cache: Path, target: Path, report: Report = _
         layers = _write(trees, plan, target, serialised)
         notes += _notes(trees[-1][1], trusted)
     return Bootstrapped(
-        name=request.variant.name,
+        name=request.variant.image,
         layers=layers,
         config=_config(request.variant, config.architecture, trees[-1][0].newest, layers),
         sources=tuple(str(r.source) for r in found),

@@ -12,6 +12,7 @@ A secret never appears in an error, a log line or a `repr`.
 import base64
 import binascii
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,8 @@ class DockerConfig:
             data = path.read_bytes()
         except FileNotFoundError:
             return cls()
+        except OSError as error:
+            raise Unavailable(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from error
         return cls.parse(data, source=str(path))
 
     async def lookup(self, domain: str, path: str = "") -> "Credential | None":

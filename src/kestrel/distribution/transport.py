@@ -33,6 +33,8 @@ _NOT_NOW = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _ERROR_BODY = 64 * 1024
+_PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=600)
+"""For a PUT: after the last byte the registry may hash, copy or move the whole blob before it answers."""
 Sleep = Callable[[float], "asyncio.Future[None] | Any"]
 Body = Callable[[], "AsyncIterator[bytes] | bytes"]
 
@@ -202,8 +204,16 @@ class Transport:
             headers["Content-Length"] = str(size)
         elif method in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = "0"
+        patience = _PATIENCE if method == "PUT" else self._session.timeout
         return await self._session.request(
-            method, url, headers=headers, data=data, allow_redirects=False, ssl=tls, proxy=proxy_for(str(url))
+            method,
+            url,
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            ssl=tls,
+            proxy=proxy_for(str(url)),
+            timeout=patience,
         )
 
     async def _endpoint(self, domain: str) -> Endpoint:

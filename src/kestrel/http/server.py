@@ -170,6 +170,7 @@ async def chunks(request: web.BaseRequest, *, idle_seconds: float = 60.0) -> Asy
     """
     loop = asyncio.get_running_loop()
     content = request.content
+    _continue(request)
     try:
         async with asyncio.timeout(idle_seconds) as deadline:
             while data := await content.readany():
@@ -180,6 +181,16 @@ async def chunks(request: web.BaseRequest, *, idle_seconds: float = 60.0) -> Asy
         raise TimedOut(f"no more of the request body came for {idle_seconds:.0f} s") from error
     except (web.RequestPayloadError, web.PayloadAccessError, OSError) as error:
         raise Unavailable("the connection broke before the whole request body had come") from error
+
+
+def _continue(request: web.BaseRequest) -> None:
+    """Tell a client that waits for it to send its body (RFC 9110 section 10.1.1).
+
+    aiohttp's router does so before it calls a handler; a bare handler says it here, once it wants the body.
+    """
+    waits = request.headers.get("Expect", "").lower() == "100-continue"
+    if waits and not isinstance(request, web.Request) and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def body(request: web.BaseRequest, limit: int, *, idle_seconds: float = 60.0) -> bytes | None:

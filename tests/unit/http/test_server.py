@@ -180,3 +180,43 @@ async def test_bodies_are_bounded_and_never_decompressed() -> None:
 
         async with client.put(server.addresses[0], data=endless()) as answer:
             assert answer.status == 413
+
+
+async def test_a_client_that_expects_100_continue_is_told_to_go_on() -> None:
+    async def take(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=await body(request, 100))
+
+    async with Server(take, [Tcp()]) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.addresses[0].rsplit(":", 1)[1]))
+        writer.write(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert (await asyncio.wait_for(reader.readuntil(b"abc"), 5)).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 3\r\nContent-Length: 4",
+        b"Content-Length: +3",
+        b"Transfer-Encoding : chunked",
+        b"Transfer-Encoding: chunked, identity",
+    ],
+)
+async def test_a_request_whose_length_is_in_doubt_is_refused(head: bytes) -> None:
+    reached: list[str] = []
+
+    async def note(request: web.BaseRequest) -> web.StreamResponse:
+        reached.append(request.path)
+        return web.Response(body=await body(request, 100))
+
+    async with Server(note, [Tcp()]) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.addresses[0].rsplit(":", 1)[1]))
+        writer.write(b"PUT /a HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\nabcGET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 400 " in (await asyncio.wait_for(reader.read(), 5))[:16]
+        writer.close()
+        await writer.wait_closed()
+    assert "/smuggled" not in reached

@@ -54,6 +54,8 @@ class Call:
     dry_run: bool = False
     validation: str = IGNORE
     force: bool = False
+    applied: bool = False
+    """Whether the write is a server-side apply, which records its owners itself."""
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, sentence: str) -> None:

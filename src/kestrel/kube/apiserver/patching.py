@@ -58,6 +58,7 @@ async def _applied(
         }
         details = {"group": "meta.k8s.io", "kind": "PatchOptions", "causes": [cause]}
         raise InvalidArgument(message, status=status.status(422, "Invalid", message, details))
+    call.applied = True
     _check_apply(resource, name, patch)
     verbs.rules.check_fields(resource, patch, call, [])
     if verbs.store.get(verbs.key(resource, namespace, name)) is None:

@@ -79,7 +79,7 @@ class Rules:
     ) -> JSONObject:
         """Return the object that a server-side apply makes of the live one, field owners recorded."""
         fields.read(resource, wanted)
-        return apply.apply(resource, live, wanted, call.manager, call.force, now)
+        return apply.apply(resource, live, wanted, call.manager, call.force, now, subresource)
 
     def track(
         self,
@@ -91,6 +91,8 @@ class Rules:
         subresource: str = "",
     ) -> None:
         """Record in managedFields which fields this write changed."""
+        if call.applied:
+            return
         apply.update_managed_fields(resource, old, new, call.manager, now, subresource)
 
     def kept(self, resource: Resource, obj: JSONObject) -> JSONObject:

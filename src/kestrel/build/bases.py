@@ -1,54 +1,31 @@
 """Base images by name: what is here first, then the registry; the error says what was tried."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from kestrel.base.errors import KestrelError, NotFound
 from kestrel.build.events import Emit, Pulling, Resolved
 from kestrel.build.graph import BaseImage
-from kestrel.content import Store
-from kestrel.oci.config import ImageConfig
-from kestrel.oci.digest import Digest
-from kestrel.oci.manifest import Manifest
-
-
-class FoundImage(Protocol):
-    """What is asked of an image of the store."""
-
-    @property
-    def id(self) -> Digest:
-        """The digest of its configuration."""
-        ...
-
-    @property
-    def digest(self) -> Digest:
-        """The digest of its manifest."""
-        ...
-
-    @property
-    def config(self) -> ImageConfig:
-        """Its configuration."""
-        ...
+from kestrel.images import Image, Progress
 
 
 class Images(Protocol):
-    """What the builder needs of the image service."""
+    """What the builder needs of the image service, which fulfils it."""
 
-    async def resolve(self, name: str) -> Any:
+    async def resolve(self, name: str) -> Image:
         """Return the image of that name on this host; raises NotFound."""
         ...
 
-    async def pull(self, name: str, *, progress: Callable[[Any], None] | None = None) -> Any:
+    async def pull(self, name: str, *, progress: Callable[[Progress], object]) -> Image:
         """Fetch an image from its registry."""
         ...
 
-    async def ensure_unpacked(self, image: Any) -> Any:
+    async def ensure_unpacked(self, image: Image) -> None:
         """Make every layer mountable."""
         ...
 
-    async def import_image(self, manifest: bytes, config: bytes, *, names: tuple[str, ...] = ()) -> Any:
+    async def import_image(self, manifest: bytes, config: bytes, *, names: tuple[str, ...]) -> Image:
         """Take in an image whose blobs are in the content store."""
         ...
 
@@ -56,12 +33,11 @@ class Images(Protocol):
 class Bases:
     """Looks base images up for one build, each once."""
 
-    def __init__(self, images: Images, content: Store, emit: Emit, *, pull: bool) -> None:
+    def __init__(self, images: Images, emit: Emit, *, pull: bool) -> None:
         self._images = images
-        self._content = content
         self._emit = emit
         self._pull = pull
-        self._found: list[Any] = []
+        self._found: list[Image] = []
 
     async def find(self, name: str) -> BaseImage:
         """Return an image by name. Raises NotFound that names what was tried."""
@@ -69,15 +45,14 @@ class Bases:
         image, how = await self._look(name)
         self._found.append(image)
         self._emit(Resolved(name=name, digest=image.digest, how=how, seconds=time.monotonic() - began))
-        data = await asyncio.to_thread(self._content.read, image.digest)
-        return BaseImage(name=name, image=image.config, blobs=Manifest.decode(data).layers)
+        return BaseImage(name=name, image=image.config, blobs=image.blobs)
 
     async def unpack(self) -> None:
         """Make all that was found mountable."""
         for image in self._found:
             await self._images.ensure_unpacked(image)
 
-    async def _look(self, name: str) -> tuple[Any, str]:
+    async def _look(self, name: str) -> tuple[Image, str]:
         if not self._pull:
             try:
                 return await self._images.resolve(name), "local"
@@ -91,22 +66,19 @@ class Bases:
                     f"the image `{name}` is not on this host, and it could not be pulled: {error.message}",
                     hint=error.hint or "make a base image without a registry: kestrel image bootstrap",
                 ) from error
-            return await self._despite(name, error)
+            # A newer one was asked for and cannot be had: say so rather than build on an old one.
+            raise NotFound(
+                f"the image `{name}` could not be pulled: {error.message}",
+                hint=error.hint or "without --pull the one on this host is used",
+            ) from error
 
-    async def _despite(self, name: str, error: KestrelError) -> tuple[Any, str]:
-        """A newer one was asked for and cannot be had: say so rather than build on an old one."""
-        raise NotFound(
-            f"the image `{name}` could not be pulled: {error.message}",
-            hint=error.hint or "without --pull the one on this host is used",
-        ) from error
-
-    def _tell(self, name: str, progress: Any) -> None:
+    def _tell(self, name: str, progress: Progress) -> None:
         self._emit(
             Pulling(
                 name=name,
-                id=str(progress.id),
-                status=str(progress.status),
-                current=int(progress.current or 0),
-                total=int(progress.total or 0),
+                id=progress.id,
+                status=progress.status,
+                current=progress.current,
+                total=progress.total,
             )
         )

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,19 @@ from kestrel.control.requests import (
     Named,
     PsRequest,
     RemoveRequest,
+    Request,
     RunRequest,
     StopRequest,
 )
-from kestrel.control.services import Services
+from kestrel.control.services import Emit, Services, Verbs
 from kestrel.control.streams import STDERR, STDOUT, Detached, Frames
 from kestrel.engine import Container, ContainerConfig, ContainerState, ExecConfig, Mount, SandboxConfig, Security
 from kestrel.engine import Resources as Limits
 from kestrel.engine.signals import number as signal_number
 from kestrel.images import Image
-from kestrel.logs import LogOptions, stamp
+from kestrel.logs import LogOptions
 from kestrel.logs import read as read_log
-
-Emit = Callable[[dict[str, Any]], Awaitable[None]]
+from kestrel.logs.cri_format import stamp
 
 
 def run_config(request: RunRequest) -> ContainerConfig:
@@ -309,7 +309,7 @@ def _since(text: str) -> int:
     return int(moment.timestamp() * 1_000_000_000)
 
 
-VERBS = {
+VERBS: Verbs = {
     "start": (Named, start),
     "stop": (StopRequest, stop),
     "kill": (KillRequest, kill),
@@ -318,4 +318,8 @@ VERBS = {
     "ps": (PsRequest, ps),
     "inspect": (Named, inspect),
 }
-STREAMS = {"run": (RunRequest, run), "exec": (ExecRequest, exec_), "logs": (LogsRequest, logs)}
+STREAMS: Mapping[str, tuple[type[Request], Callable[[Services, Any, Frames], Awaitable[None]]]] = {
+    "run": (RunRequest, run),
+    "exec": (ExecRequest, exec_),
+    "logs": (LogsRequest, logs),
+}

@@ -1,7 +1,7 @@
 """Verbs for images: pull, push, tag, list, remove, build, bootstrap."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,8 @@ from kestrel.control.requests import (
     RemoveRequest,
     TagRequest,
 )
-from kestrel.control.services import Services
+from kestrel.control.services import Emit, Services, Verbs
 from kestrel.images import Image
-
-Emit = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def describe(image: Image, *, full: bool = False) -> dict[str, Any]:
@@ -47,8 +45,12 @@ async def relayed(emit: Emit) -> AsyncIterator[Callable[[Any], None]]:
             await emit(event if isinstance(event, dict) else msgspec.to_builtins(event))
 
     sender = asyncio.create_task(send())
+
+    def relay(event: Any) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, event)
+
     try:
-        yield lambda event: loop.call_soon_threadsafe(queue.put_nowait, event) and None
+        yield relay
     finally:
         loop.call_soon(queue.put_nowait, None)
         await sender
@@ -123,7 +125,7 @@ def _secret(text: str) -> tuple[str, Path]:
     return fields["id"], Path(source)
 
 
-VERBS = {
+VERBS: Verbs = {
     "images": (ImagesRequest, images),
     "pull": (ImageRequest, pull),
     "push": (ImageRequest, push),

@@ -1,6 +1,5 @@
 """Routes of the control socket. Who may connect is the file system's business: the socket is root's alone."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -9,16 +8,12 @@ from aiohttp import web
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError, NotFound
 from kestrel.control import containers, images, platform
 from kestrel.control.requests import Request
-from kestrel.control.services import Services
+from kestrel.control.services import Services, Verbs
 from kestrel.control.streams import Frames
 from kestrel.http.upgrade import Switched, switch
 
-Emit = Callable[[dict[str, Any]], Awaitable[None]]
-Verb = Callable[[Services, Any, Emit], Awaitable[Any]]
-StreamVerb = Callable[[Services, Any, Frames], Awaitable[None]]
-
-VERBS: dict[str, tuple[type[Request], Verb]] = {**containers.VERBS, **images.VERBS, **platform.VERBS}
-STREAMS: dict[str, tuple[type[Request], StreamVerb]] = containers.STREAMS
+VERBS: Verbs = {**containers.VERBS, **images.VERBS, **platform.VERBS}
+STREAMS = containers.STREAMS
 BODY_LIMIT = 4 * 1024 * 1024
 
 

@@ -1,11 +1,12 @@
 """What this door needs: the services it words requests to, and a platform that can describe and stop itself."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kestrel.build import Builder
+from kestrel.control.requests import Request
 from kestrel.engine import Engine
 from kestrel.images import ImageService
 
@@ -30,8 +31,12 @@ class Platform(Protocol):
         ...
 
 
-Bootstrap = Callable[[str, str, tuple[str, ...], Callable[[dict[str, Any]], None]], Awaitable[dict[str, Any]]]
+Bootstrap = Callable[[str, str, tuple[str, ...], Callable[[Any], None]], Awaitable[dict[str, Any]]]
 """Makes a base image: (name, variant, packages, progress) to a description of the image."""
+
+
+Emit = Callable[[dict[str, Any]], Awaitable[None]]
+"""Sends one event to the client while a verb works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +49,8 @@ class Services:
     bootstrap: Bootstrap
     platform: Platform
     log: logging.Logger
+
+
+Verb = Callable[[Services, Any, Emit], Awaitable[Any]]
+Verbs = Mapping[str, tuple[type[Request], Verb]]
+"""By name: the request a verb takes, and what does it."""

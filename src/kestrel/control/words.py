@@ -3,7 +3,7 @@
 import os
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.engine.model import Mount, PortMapping
+from kestrel.engine import Mount, PortMapping
 
 
 def port(text: str) -> PortMapping:

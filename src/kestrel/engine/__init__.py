@@ -16,6 +16,7 @@ from kestrel.engine.model import (
 )
 from kestrel.engine.parts import Settings
 from kestrel.engine.service import Engine
+from kestrel.engine.shims import ExecResult, Session
 from kestrel.engine.step import Step
 from kestrel.network import PortMapping
 
@@ -27,6 +28,7 @@ __all__ = [
     "DnsConfig",
     "Engine",
     "ExecConfig",
+    "ExecResult",
     "Mount",
     "PortMapping",
     "Resources",
@@ -34,6 +36,7 @@ __all__ = [
     "SandboxConfig",
     "SandboxState",
     "Security",
+    "Session",
     "Settings",
     "Step",
 ]

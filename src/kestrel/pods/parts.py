@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from kestrel.base.bus import Bus
 from kestrel.engine.exec import ExecConfig
 from kestrel.engine.model import Container, ContainerConfig, ContainerEvent, Sandbox, SandboxConfig
-from kestrel.engine.session import Session
+from kestrel.engine.shims import ExecResult, Session
 
 
 class ContainerEngine(Protocol):
@@ -64,7 +64,7 @@ class ContainerEngine(Protocol):
 
     async def exec_sync(
         self, wanted: str, config: ExecConfig, *, timeout: float, limit: int = ...
-    ) -> tuple[int, bytes, bytes]:
+    ) -> ExecResult:
         """Run a process in a container to its end."""
         ...
 
@@ -88,6 +88,6 @@ class ImageStore(Protocol):
         """Return the image of that name or digest; raises NotFound."""
         ...
 
-    async def pull(self, ref: str, *, credentials: Any = None, progress: Callable[[Any], None] | None = None) -> Any:
+    async def pull(self, ref: str, *, credentials: Any = None, progress: Callable[[Any], object] = ...) -> Any:
         """Fetch an image and make it runnable."""
         ...

@@ -12,7 +12,7 @@ from typing import Any
 from kestrel.base.errors import NotFound
 from kestrel.engine.exec import ExecConfig
 from kestrel.engine.model import ContainerConfig, ContainerEvent, SandboxConfig
-from kestrel.engine.session import Session
+from kestrel.engine.shims import Session
 from kestrel.pods.model import POD_UID, ImageInfo, PodContainer, PodEvent, PodRecord, PodSandbox
 from kestrel.pods.parts import ContainerEngine, ImageStore
 
@@ -124,7 +124,8 @@ class PodService:
         self, identity: str, argv: Sequence[str], *, timeout: float, limit: int = 16384
     ) -> tuple[int, bytes, bytes]:
         """Run a process in a container to its end and return (exit code, stdout, stderr); TimedOut after `timeout`."""
-        return await self._engine.exec_sync(identity, ExecConfig(command=tuple(argv)), timeout=timeout, limit=limit)
+        done = await self._engine.exec_sync(identity, ExecConfig(command=tuple(argv)), timeout=timeout, limit=limit)
+        return done.exit_code, done.stdout, done.stderr
 
     async def exec(self, identity: str, argv: Sequence[str], *, tty: bool, stdin: bool) -> Session:
         """Start a process in a container and return its streams."""

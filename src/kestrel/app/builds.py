@@ -1,0 +1,81 @@
+"""The engine as the builder's executor, and Debian packages as images: what joins parts that do not know each other."""
+
+import asyncio
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.build.executor import Output, Run
+from kestrel.engine import Engine, Mount, Step
+from kestrel.images import ImageService
+from kestrel.images import bootstrap as debian
+from kestrel.oci.config import ImageConfig
+
+NETWORKS = {"default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
+
+
+class EngineExecutor:
+    """Runs a build's commands in sandboxes of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def run(self, run: Run, output: Output) -> int:
+        """Run to the end and return the exit code."""
+        if run.network not in NETWORKS:
+            raise InvalidArgument(f"unknown network {run.network!r}", hint="there are default, host and none")
+        step = Step(
+            id=run.id,
+            rootfs=run.rootfs,
+            argv=run.argv,
+            env=run.env,
+            cwd=run.cwd,
+            user=run.user,
+            network=NETWORKS[run.network],
+            hostname=run.hostname,
+            hosts=tuple((address, (name,)) for name, address in run.hosts),
+            mounts=tuple(
+                Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size)
+                for m in run.mounts
+            ),
+        )
+        return await self._engine.run_step(step, output)
+
+
+class Bootstrap:
+    """Makes base images out of Debian packages and puts them into the store."""
+
+    def __init__(self, images: ImageService, root: Path) -> None:
+        self._images = images
+        self._root = root
+
+    async def __call__(
+        self, name: str, variant: str, packages: tuple[str, ...], progress: Callable[[Any], None]
+    ) -> dict[str, Any]:
+        """Make one and return what it is: id, names, size, and how many packages are in it."""
+        kind = debian.variant(variant)
+        target = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._directory("work")))
+        try:
+            made = await asyncio.to_thread(
+                debian.bootstrap,
+                debian.Request(variant=kind, include=packages),
+                cache=self._directory("packages"),
+                target=target,
+                report=progress,
+            )
+            config = ImageConfig.decode(json.dumps(made.config).encode())
+            tars = [layer.path for layer in made.layers]
+            image = await self._images.import_tars(tars, config, names=(name or kind.image,), progress=progress)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
+        count = sum(len(layer.packages) for layer in made.layers)
+        return {"id": image.id, "names": list(image.names), "size": image.size, "packages": count}
+
+    def _directory(self, name: str) -> Path:
+        path = self._root / name
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path

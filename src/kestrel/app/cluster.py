@@ -1,0 +1,127 @@
+"""The cluster's parts over a node: object store, API server, kubelet, and the door they are reached by."""
+
+import asyncio
+import os
+import shutil
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kestrel import __version__
+from kestrel.app import kubeconfig
+from kestrel.app.node import Node
+from kestrel.app.settings import Settings
+from kestrel.base import files
+from kestrel.http.server import Server, Tcp
+from kestrel.http.tls import Authority
+from kestrel.kube.apiserver.server import ApiServer
+from kestrel.kube.apiserver.tokens import TokenSigner
+from kestrel.kube.client import Client
+from kestrel.kube.kubelet.config import Settings as KubeletSettings
+from kestrel.kube.kubelet.kubelet import Kubelet
+from kestrel.kube.kubelet.node import Identity, Machine
+from kestrel.kube.kubelet.paths import Paths
+from kestrel.kube.store.sqlite import SqliteStore
+from kestrel.pods import PodService
+
+ADMINISTRATORS = "system:masters"
+EVENT_SECONDS = 3600.0
+VOLATILE = {"events": EVENT_SECONDS, "leases.coordination.k8s.io": 0.0}
+"""Kept in memory only: what happened lately, and who is alive."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """What the platform shows of the cluster."""
+
+    url: str
+    directory: Path
+    config: Path
+    kubelet: Kubelet
+
+    def access(self) -> dict[str, Any]:
+        """Say how a client reaches the API."""
+        return {
+            "url": self.url,
+            "kubeconfig": str(self.config),
+            "authority": str(self.directory / "ca.crt"),
+            "certificate": str(self.directory / "admin.crt"),
+            "key": str(self.directory / "admin.key"),
+        }
+
+    async def stop(self) -> None:
+        """Let go of the pods, before they are ended: a kubelet would start them again."""
+        await self.kubelet.stop()
+
+
+async def open_cluster(settings: Settings, node: Node, authority: Authority, stack: AsyncExitStack) -> Cluster:
+    """Start store, API server and kubelet, then serve; `stack` takes it down again in reverse order."""
+    directory = settings.root / "kubernetes"
+    store = SqliteStore(node.database, volatile=VOLATILE)
+    stack.push_async_callback(store.close)
+    signer = await asyncio.to_thread(TokenSigner.load_or_create, directory / "service-accounts.json")
+    api = ApiServer(store, signer)
+    client = Client(api.transport())
+    server = Server(
+        api.application(),
+        [
+            Tcp(
+                host=settings.address,
+                port=settings.kubernetes_port,
+                tls=authority.server_context(
+                    ["localhost", "kubernetes", "kubernetes.default.svc", settings.node],
+                    [settings.address],
+                    ask_clients=True,
+                ),
+            )
+        ],
+    )
+    await stack.enter_async_context(server)
+    pods = PodService(node.engine, node.images)
+    pods.load()
+    kubelet = Kubelet(
+        client,
+        pods,
+        settings=KubeletSettings(
+            node=settings.node,
+            address=_address(settings),
+            paths=Paths(
+                logs=settings.root / "pods", state=settings.root / "kubelet", volatile=settings.run / "kubelet"
+            ),
+            seccomp_root=settings.root / "seccomp",
+            memory=_memory(),
+        ),
+        identity=Identity(
+            name=settings.node,
+            address=_address(settings),
+            versions=(f"v1.33.0+kestrel{__version__}", f"kestrel://{__version__}"),
+        ),
+        machine=Machine(cpus=os.cpu_count() or 1, memory=_memory(), disk=shutil.disk_usage(settings.root).total),
+        root=settings.root,
+    )
+    api.connect(kubelet.server)
+    await kubelet.start()
+    stack.push_async_callback(kubelet.stop)
+    url = server.addresses[0]
+    config = _write_access(settings, authority, directory, url)
+    return Cluster(url=url, directory=directory, config=config, kubelet=kubelet)
+
+
+def _write_access(settings: Settings, authority: Authority, directory: Path, url: str) -> Path:
+    """Write the administrator's certificate and both kubeconfigs; return the one that plain kubectl reads."""
+    admin = authority.client_certificate("kubernetes-admin", [ADMINISTRATORS])
+    files.replace(directory / "admin.crt", admin.certificate)
+    files.replace(directory / "admin.key", admin.key)
+    ours = kubeconfig.document(settings.name, url, authority.certificate, admin)
+    kubeconfig.install(directory / "config", ours)
+    kubeconfig.install(settings.kubeconfig, ours)
+    return settings.kubeconfig
+
+
+def _address(settings: Settings) -> str:
+    return settings.address
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

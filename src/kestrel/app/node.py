@@ -1,0 +1,105 @@
+"""The node's parts, built bottom to top: store, network, engine, builder, registry. Nothing here knows Kubernetes."""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kestrel import distribution, network
+from kestrel.app.builds import Bootstrap, EngineExecutor
+from kestrel.app.local import LinkingPusher
+from kestrel.app.settings import Settings
+from kestrel.base.db import Database
+from kestrel.build import Builder
+from kestrel.content import Store
+from kestrel.engine import Engine
+from kestrel.engine import Settings as EngineSettings
+from kestrel.engine.shims import Zygote
+from kestrel.images import ImageService
+from kestrel.network import NetworkService
+from kestrel.oci.digest import Digest
+from kestrel.registry import Registry
+from kestrel.snapshots import Overlay
+from kestrel.volumes import VolumeService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What the rest of the platform works with."""
+
+    database: Database
+    content: Store
+    snapshots: Overlay
+    images: ImageService
+    network: NetworkService
+    volumes: VolumeService
+    engine: Engine
+    builder: Builder
+    bootstrap: Bootstrap
+    registry: Registry
+
+
+async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -> Node:
+    """Build and start everything; `stack` takes it down again in reverse order."""
+    root = settings.root
+    database = Database(root / "kestrel.db")
+    stack.callback(database.close)
+    content = Store(root, database)
+    snapshots = Overlay(root, database)
+    served = Registry(content, database)
+    client = await stack.enter_async_context(
+        distribution.Client.open(
+            distribution.Settings(
+                insecure_registries=settings.insecure_registries,
+                docker_config=Path("~/.docker/config.json").expanduser(),
+            )
+        )
+    )
+    used: dict[str, Engine] = {}
+
+    def in_use(image: Digest) -> list[str]:
+        return [c.config.name for c in used["engine"].containers() if c.image_id == image]
+
+    own = frozenset(f"{host}:{settings.registry_port}" for host in ("localhost", "127.0.0.1"))
+    images = ImageService(
+        content,
+        snapshots,
+        database,
+        client,
+        LinkingPusher(client, served.repositories, own),
+        in_use=in_use,
+        roots={"registry": served.repositories.roots},
+    )
+    net = NetworkService(database, network.Settings(name=settings.name, subnet=settings.subnet))
+    stack.push_async_callback(net.close)
+    volumes = VolumeService(root / "volumes", database)
+    engine = used["engine"] = Engine(
+        EngineSettings(root=root, run=settings.run, cgroup=settings.name),
+        database=database,
+        images=images,
+        snapshots=snapshots,
+        network=net,
+        volumes=volumes,
+        zygote=zygote,
+    )
+    builder = Builder(
+        images=images,
+        content=content,
+        snapshots=snapshots,
+        executor=EngineExecutor(engine),
+        database=database,
+        root=root / "build",
+        scratch=settings.run / "build",
+    )
+    await stack.enter_async_context(engine)
+    return Node(
+        database=database,
+        content=content,
+        snapshots=snapshots,
+        images=images,
+        network=net,
+        volumes=volumes,
+        engine=engine,
+        builder=builder,
+        bootstrap=Bootstrap(images, root / "bootstrap"),
+        registry=served,
+    )

@@ -1,0 +1,157 @@
+"""The platform: the node's parts, the cluster's, and the doors, opened in that order and closed in reverse."""
+
+import asyncio
+import logging
+import os
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from kestrel.app import kubeconfig
+from kestrel.app.cluster import Cluster, open_cluster
+from kestrel.app.node import Node, open_node
+from kestrel.app.probe import lacks
+from kestrel.app.settings import Settings
+from kestrel.base.errors import KestrelError
+from kestrel.control import Services, application
+from kestrel.engine import ContainerState
+from kestrel.engine.shims import Zygote
+from kestrel.http.server import Server, Tcp, Unix
+from kestrel.http.tls import Authority
+from kestrel.linux import cgroups
+
+log = logging.getLogger("kestrel")
+
+
+class Platform:
+    """Everything of one Kestrel. `async with` starts it; leaving stops the daemon's part and ends no container."""
+
+    def __init__(self, settings: Settings, zygote: Zygote, stop: asyncio.Event) -> None:
+        self._settings = settings
+        self._zygote = zygote
+        self._stop = stop
+        self._stack = AsyncExitStack()
+        self._lacks: tuple[str, ...] = ()
+        self._remove_all = False
+        self._node: Node
+        self._cluster: Cluster
+        self._registry_url = ""
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def _open(self) -> None:
+        settings = self._settings
+        self._lacks = lacks()
+        for lack in self._lacks:
+            log.warning("%s", lack)
+        node = self._node = await open_node(settings, self._zygote, self._stack)
+        registry = await self._stack.enter_async_context(
+            Server(node.registry.handle, [Tcp(host=settings.address, port=settings.registry_port)])
+        )
+        self._registry_url = registry.addresses[0]
+        authority = Authority.load_or_create(settings.root / "kubernetes", common_name=settings.name)
+        self._cluster = await open_cluster(settings, node, authority, self._stack)
+        services = Services(
+            engine=node.engine,
+            images=node.images,
+            builder=node.builder,
+            bootstrap=node.bootstrap,
+            platform=self,
+            log=log,
+        )
+        await self._stack.enter_async_context(Server(application(services), [Unix(path=settings.socket)]))
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+        if self._remove_all:
+            await asyncio.to_thread(self._remove_traces)
+
+    def status(self) -> dict[str, Any]:
+        """Say what runs, where it listens, and what this machine withholds."""
+        settings, containers = self._settings, self._node.engine.containers()
+        running = sum(c.state is ContainerState.RUNNING for c in containers)
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "root": str(settings.root),
+            "run": str(settings.run),
+            "log": str(settings.log),
+            "kubernetes": self._cluster.access(),
+            "registry": {
+                "url": self._registry_url,
+                "host": self._registry_url.partition("//")[2].replace("127.0.0.1", "localhost"),
+            },
+            "containers": {"running": running, "all": len(containers)},
+            "lacks": [*self._lacks, *self._node.network.notes],
+        }
+
+    async def usage(self) -> dict[str, Any]:
+        """Say what takes how much room, to the byte, everything below the data root counted once."""
+        return await asyncio.to_thread(_usage, self._settings.root)
+
+    async def prune(self, *, everything: bool) -> dict[str, Any]:
+        """Remove ended containers, images that nobody names or uses, and what only they needed."""
+        removed = []
+        for container in self._node.engine.containers():
+            if container.state is ContainerState.EXITED and container.config.sandbox is None:
+                await self._node.engine.remove(container.id)
+                removed.append(f"container {container.config.name}")
+        pruned = await self._node.images.prune(everything=everything)
+        removed += [f"image {digest}" for digest in pruned.images]
+        removed += [f"volume {volume.name}" for volume in self._node.volumes.prune()] if everything else []
+        return {"removed": removed, "bytes": pruned.freed}
+
+    async def down(self, *, everything: bool) -> None:
+        """Ask the daemon to stop once this is answered."""
+        if everything:
+            await self._cluster.stop()
+            await self._node.engine.end_all()
+            await self._node.network.down()
+            self._remove_all = True
+        asyncio.get_running_loop().call_soon(self._stop.set)
+
+    def _remove_traces(self) -> None:
+        """Take away what only an empty platform can: the cgroup above all, run-time files, our kubeconfig entries."""
+        try:
+            cgroups.remove(self._settings.name)
+        except OSError as error:
+            log.warning("cgroup %s could not be removed: %s", self._settings.name, error)
+        for name in ("sandboxes", "build"):
+            shutil.rmtree(self._settings.run / name, ignore_errors=True)
+        try:
+            kubeconfig.remove(self._settings.kubeconfig, self._settings.name)
+        except KestrelError as error:
+            log.warning("%s", error)
+
+
+def _usage(root: Path) -> dict[str, Any]:
+    """Count allocated bytes below each directory of the root, hard links once."""
+    seen: set[tuple[int, int]] = set()
+    rows = []
+    for entry in sorted(os.scandir(root), key=lambda e: e.name):
+        count, size = _measure(entry, seen)
+        rows.append({"what": entry.name, "count": count, "bytes": size})
+    return {"rows": rows, "total": sum(row["bytes"] for row in rows)}
+
+
+def _measure(entry: "os.DirEntry[str]", seen: set[tuple[int, int]]) -> tuple[int, int]:
+    status = entry.stat(follow_symlinks=False)
+    key = (status.st_dev, status.st_ino)
+    if key in seen:
+        return 0, 0
+    seen.add(key)
+    count, size = 1, status.st_blocks * 512
+    if entry.is_dir(follow_symlinks=False):
+        with os.scandir(entry.path) as entries:
+            for inner in entries:
+                more, bytes_ = _measure(inner, seen)
+                count += more
+                size += bytes_
+    return count, size

@@ -19,6 +19,10 @@ K = TypeVar("K", bound=Hashable)
 log = logging.getLogger(__name__)
 
 
+class Closed(Exception):  # noqa: N818 - a signal to the reader, not a failure
+    """The queue was closed and hands out no more keys."""
+
+
 class WorkQueue(Generic[K]):
     """Keys that want attention. Use from one event loop."""
 
@@ -70,10 +74,10 @@ class WorkQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def get(self) -> K:
-        """Take the next key, waiting for one; call `done` with it afterwards. Raises CancelledError when closed."""
+        """Take the next key, waiting for one; call `done` with it afterwards. Raises Closed."""
         while not self._order:
             if self._closed:
-                raise asyncio.CancelledError
+                raise Closed
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -90,14 +94,17 @@ class WorkQueue(Generic[K]):
             self._wake()
 
     async def run(self, work: Callable[[K], Awaitable[None]], *, workers: int = 1) -> None:
-        """Work on keys until cancelled; what raises is logged and retried."""
+        """Work on keys until cancelled or closed; what raises is logged and retried."""
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._worker(work))
 
     async def _worker(self, work: Callable[[K], Awaitable[None]]) -> None:
         while True:
-            key = await self.get()
+            try:
+                key = await self.get()
+            except Closed:
+                return
             try:
                 await work(key)
             except Exception as error:

@@ -308,10 +308,19 @@ class SqliteStore:
         self._thread.shutdown()
 
 
+def _says_full(error: BaseException | None) -> bool:
+    """Whether SQLITE_FULL is behind an error: it ends the transaction, and then the ROLLBACK fails on top of it."""
+    while error is not None:
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            return True
+        error = error.__context__
+    return False
+
+
 def _storage_error(error: Exception) -> KestrelError:
     if isinstance(error, KestrelError):
         return error
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+    if _says_full(error):
         return ResourceExhausted("the disk that holds the object store is full", hint="free some space and try again")
     made = Internal(f"the object store cannot write: {error}")
     made.__cause__ = error

@@ -340,6 +340,8 @@ async def test_a_manifest_put_by_another_digest_is_refused_and_one_put_can_set_m
         assert answer.status == 201
         assert answer.headers.getall("OCI-Tag") == tags
     assert world.registry.repositories.tags("a") == sorted([*tags, "v1"])
+    many = "&".join(f"tag=m{number}" for number in range(65))
+    assert (await world.put("a", f"{digest}?{many}", data))[0] == 414
     status, _, body = await world.put("a", f"{digest}?tag=-bad", data)
     assert (status, code(body)) == (400, "MANIFEST_INVALID")
 

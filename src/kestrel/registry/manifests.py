@@ -21,6 +21,9 @@ from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import MissingChildren, Repositories, Stored
 from kestrel.registry.uploads import parse_digest
 
+_MOST_TAGS = 64
+"""The spec wants ten at least; each is named in a header of the answer, and clients give up at about a hundred."""
+
 
 class Manifests:
     """The manifest endpoints of the door."""
@@ -128,6 +131,8 @@ def _tags(version: str, request: web.BaseRequest) -> list[str]:
         _check_version(version)
         return [version]
     tags = list(dict.fromkeys(request.query.getall("tag", [])))
+    if len(tags) > _MOST_TAGS:
+        raise Refusal("MANIFEST_INVALID", f"at most {_MOST_TAGS} tags can be set at once", status=414)
     for tag in tags:
         if not is_tag(tag):
             raise Refusal("MANIFEST_INVALID", f"invalid tag {tag[:140]!r}")

@@ -1,14 +1,18 @@
 """Real builds: real files, real overlay mounts, and commands that really run in the step's root."""
 
 import asyncio
+import io
 import os
 import shutil
 import signal
+import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from kestrel.archive.entries import Entry, Kind
 from kestrel.archive.writer import TarWriter
@@ -18,11 +22,11 @@ from kestrel.build import Builder, BuildRequest, Run, RunFailed
 from kestrel.build.events import Event, Log, Started
 from kestrel.content import Store
 from kestrel.dockerfile import DockerfileError
+from kestrel.images import ImageService
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.oci import media_types
 from kestrel.oci.config import ContainerDefaults, ImageConfig, RootFS
 from kestrel.oci.descriptor import Descriptor
-from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
 from kestrel.snapshots import Overlay
 
@@ -101,40 +105,14 @@ class Executor:
             os._exit(127)
 
 
-class Image:
-    def __init__(self, manifest: bytes, config: bytes) -> None:
-        self.manifest, self.digest, self.id = Manifest.decode(manifest), Digest.of(manifest), Digest.of(config)
-        self.config = ImageConfig.decode(config)
+class NoRegistry:
+    """The client of a registry that cannot be reached."""
 
+    def with_credentials(self, _: Any) -> "NoRegistry":
+        return self
 
-class Images:
-    """A store of images without a registry."""
-
-    def __init__(self, content: Store, snapshots: Overlay) -> None:
-        self.content, self.snapshots = content, snapshots
-        self.images: dict[str, Image] = {}
-
-    async def resolve(self, name: str) -> Image:
-        if name not in self.images:
-            raise NotFound(f"no such image: {name}")
-        return self.images[name]
-
-    async def pull(self, name: str, **_: Any) -> Image:
-        raise Unavailable(f"the registry of {name} cannot be reached")
-
-    async def ensure_unpacked(self, image: Image) -> None:
-        for diff_id, blob in zip(image.config.rootfs.diff_ids, image.manifest.layers, strict=True):
-            if not self.snapshots.has_layer(diff_id):
-                with self.content.open(blob.digest) as tar:
-                    self.snapshots.add_layer(diff_id, tar)
-
-    async def import_image(self, manifest: bytes, config: bytes, *, names: tuple[str, ...] = ()) -> Image:
-        image = Image(manifest, config)
-        self.content.put(manifest)
-        self.content.put(config)
-        for name in (*names, str(image.id)):
-            self.images[name] = image
-        return image
+    async def resolve(self, ref: Any) -> Any:
+        raise Unavailable(f"the registry of {ref.familiar()} cannot be reached")
 
 
 class World:
@@ -148,7 +126,7 @@ class World:
         self.database = Database(root / "db")
         self.content = Store(root / "content", self.database)
         self.snapshots = Overlay(root / "snapshots", self.database)
-        self.images = Images(self.content, self.snapshots)
+        self.images = ImageService(self.content, self.snapshots, self.database, NoRegistry(), NoRegistry())
         self.executor = Executor(root / "run")
         self.builder = Builder(
             images=self.images,
@@ -193,16 +171,15 @@ class World:
 
     def unpacked(self, result: Any) -> Path:
         """Copy the image's files out, to look at them."""
-        image = self.images.images[str(result.image_id)]
         place = self.root / f"out-{os.urandom(4).hex()}"
         place.mkdir()
-        for diff_id in image.config.rootfs.diff_ids:
+        for diff_id in self.config(result).rootfs.diff_ids:
             source = self.snapshots.view([diff_id]).lowers[0].path
             shutil.copytree(source, place, symlinks=True, dirs_exist_ok=True)
         return place
 
     def config(self, result: Any) -> ImageConfig:
-        return self.images.images[str(result.image_id)].config
+        return ImageConfig.decode(self.content.read(result.image_id))
 
     async def busybox(self) -> None:
         """Make a base image of the host's static busybox."""
@@ -257,7 +234,7 @@ async def test_a_build_runs_commands_and_copies_files(world: World) -> None:
     assert config.config.cmd == ("cat", "copy")
     assert config.config.env == ("PATH=/bin", "BASE=busybox", "MODE=test")
     assert config.config.working_dir == "/app"
-    assert "app:1" in world.images.images
+    assert (await world.images.resolve("app:1")).id == result.image_id
     assert len(config.rootfs.diff_ids) == sum(not line.empty_layer for line in config.history)
 
 
@@ -496,7 +473,7 @@ async def test_a_base_image_that_cannot_be_had_names_what_was_tried(world: World
     with pytest.raises(DockerfileError) as caught:
         await world.build("FROM python:3.12\nRUN true\n")
     assert "not on this host" in caught.value.sentence
-    assert "the registry of python:3.12 cannot be reached" in caught.value.sentence
+    assert "cannot be reached" in caught.value.sentence
     assert "bootstrap" in str(caught.value.hint)
     assert "Dockerfile:1" in str(caught.value)
 
@@ -553,7 +530,7 @@ async def test_mounts_of_a_run(world: World) -> None:
     for name in ("in", "scratch", "cache", "run", "opt"):
         assert not (files / name).exists(), name  # places for mounts are no part of the layer
     assert "env s3cret" in world.log()
-    config = world.images.images[str(result.image_id)].config.encode()
+    config = world.content.read(result.image_id)
     assert b"s3cret" not in config
     world.file("token", "another\n")
     again = await world.build((world.context / "Dockerfile").read_text(), secrets={"token": world.context / "token"})
@@ -660,3 +637,204 @@ async def test_errors_of_the_kind_unimplemented_say_where(world: World) -> None:
         await world.build("FROM busybox\nADD https://example.com/repo.git /x\n")
     assert caught.value.kind == "unimplemented"
     assert "Dockerfile:2" in str(caught.value)
+
+
+async def test_add_fetches_a_url_once_and_checks_it(world: World) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(dict(request.headers))
+        if request.headers.get("If-None-Match") == '"1"':
+            return web.Response(status=304)
+        return web.Response(body=b"remote", headers={"ETag": '"1"'})
+
+    application = web.Application()
+    application.router.add_get("/dir/file.txt", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        port = runner.addresses[0][1]
+        text = f"FROM scratch\nADD http://127.0.0.1:{port}/dir/file.txt /in/\n"
+        first = await world.build(text)
+        assert (world.unpacked(first) / "in/file.txt").read_text() == "remote"
+        assert (world.unpacked(first) / "in/file.txt").stat().st_mode & 0o777 == 0o600
+        await world.build(text)
+        assert world.ran() == []
+        with pytest.raises(KestrelError, match="has the digest sha256:"):
+            await world.build(text.replace("ADD ", f"ADD --checksum=sha256:{'0' * 64} "))
+        with pytest.raises(DockerfileError, match="does not exist"):
+            await world.build(text.replace("file.txt", "absent.txt"))
+    finally:
+        await runner.cleanup()
+
+
+async def test_add_unpacks_local_archives_and_copy_does_not(world: World) -> None:
+    for kind in ("", "gz"):
+        with tarfile.open(world.context / f"a.tar.{kind}".rstrip("."), f"w:{kind}") as tar:
+            tar.add(world.file("inner/f", "x"), "inner/f")
+    world.write(plain_dot_gz="not an archive")
+    result = await world.build(
+        "FROM scratch\nADD a.tar /one/\nADD a.tar.gz /two\nCOPY a.tar /three/\nADD plain.gz /four/\n"
+        "ADD --unpack=false a.tar /five/\n"
+    )
+    files = world.unpacked(result)
+    assert sorted(str(p.relative_to(files)) for p in files.rglob("*") if p.is_file()) == [
+        *["five/a.tar", "four/plain.gz", "one/inner/f", "three/a.tar", "two/inner/f"]
+    ]
+
+
+async def test_an_archive_cannot_write_outside_of_its_destination(world: World) -> None:
+    with tarfile.open(world.context / "evil.tar", "w") as tar:
+        link = tarfile.TarInfo("out")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(link)
+        inside = tarfile.TarInfo("out/passwd")
+        inside.size = 4
+        tar.addfile(inside, io.BytesIO(b"evil"))
+    with pytest.raises(DockerfileError, match="archive entry 'out/passwd' cannot be unpacked"):
+        await world.build("FROM busybox\nADD evil.tar /dest/\n")
+    # With the directory there, the link leads to it and no further.
+    result = await world.build("FROM busybox\nWORKDIR /dest/etc\nADD evil.tar /dest/\n")
+    assert "root:x" in (world.unpacked(result) / "etc/passwd").read_text()
+    assert (world.unpacked(result) / "dest/etc/passwd").read_text() == "evil"
+
+
+async def test_a_dot_at_the_end_of_the_destination_makes_it_a_directory(world: World) -> None:
+    world.write(a="1")
+    result = await world.build("FROM scratch\nCOPY a /new/.\n")
+    assert (world.unpacked(result) / "new/a").read_text() == "1"
+
+
+async def test_a_linked_copy_does_not_depend_on_what_is_below(world: World) -> None:
+    world.write(a="1")
+    text = "FROM busybox\nRUN echo {} > /f\nCOPY --link a /x/\n"
+    await world.build(text.format("one"))
+    result = await world.build(text.format("two"))
+    assert [step.cached for step in result.steps] == [False, True]
+
+
+async def test_metadata_that_does_not_reach_the_layer_does_not_count(world: World) -> None:
+    path = world.file("a", "1", mode=0o644)
+    await world.build("FROM scratch\nCOPY --chmod=755 a /a\n")
+    path.chmod(0o600)
+    await world.build("FROM scratch\nCOPY --chmod=755 a /a\n")
+    assert world.ran() == []
+    await world.build("FROM scratch\nCOPY --chmod=u+x a /a\n")
+    assert len(world.ran()) == 1
+
+
+async def test_chown_and_chmod(world: World) -> None:
+    world.write(d__a="1", b="2")
+    result = await world.build(
+        "FROM busybox\nCOPY --chown=app:staff --chmod=u=rwX,go=rX d /d/\nCOPY --chown=app b /b\nCOPY --chown=7 b /c\n"
+    )
+    files = world.unpacked(result)
+
+    def owner(path: str) -> tuple[int, int, str]:
+        status = next(  # copytree does not keep owners: look into the layers
+            os.lstat(f"{lower.path}/{path}")
+            for lower in world.snapshots.view(world.config(result).rootfs.diff_ids).lowers
+            if os.path.lexists(f"{lower.path}/{path}")
+        )
+        return status.st_uid, status.st_gid, f"{status.st_mode & 0o777:o}"
+
+    assert files.joinpath("d/a").exists()
+    assert owner("d/a") == (1000, 50, "644")
+    assert owner("d") == (1000, 50, "755")
+    assert owner("b") == (1000, 1001, "644")
+    assert owner("c") == (7, 7, "644")
+
+
+def _tree(root: Path) -> dict[str, tuple[str, int, int, int]]:
+    """Describe every file below a directory: kind and content, mode, owner."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        if path.is_symlink():
+            content = f"link {os.readlink(path)}"
+        else:
+            content = "directory" if path.is_dir() else f"file {path.read_bytes()!r}"
+        mode = 0 if path.is_symlink() else status.st_mode & 0o7777
+        found[str(path.relative_to(root))] = (content, mode, status.st_uid, status.st_gid)
+    return found
+
+
+COPIES = {
+    "file to a new name": "COPY a.txt /new/name",
+    "file into a directory by slash": "COPY a.txt /new/",
+    "file into an existing directory": "RUN_MKDIR\nCOPY a.txt /exists",
+    "directory contents": "COPY dir /to",
+    "directory contents with slashes": "COPY dir/ /to/",
+    "several": "COPY a.txt dir b.txt /to/",
+    "wildcard": "COPY *.txt /to/",
+    "wildcard over directories": "COPY d* /to/",
+    "nested wildcard": "COPY d*/su?/*.txt /to/",
+    "whole context": "COPY . /all",
+    "workdir": "WORKDIR /w/x\nCOPY a.txt .\nCOPY a.txt sub/\nCOPY dir ./d2",
+    "into the root": "COPY dir /",
+    "merged": "COPY dir /to\nCOPY other /to",
+    "replaced": "COPY a.txt /f\nCOPY b.txt /f",
+    "link followed as a source": "COPY link.txt /x",
+    "links kept in a tree": "COPY links /x",
+    "modes": "COPY modes /m",
+    "chmod": "COPY --chmod=640 dir /m",
+    "chown": "COPY --chown=5:6 dir /o/p/q",
+    "stage": "COPY dir /from\nSTAGE\nCOPY --from=0 /from/sub /to",
+    "stage keeps owners": "COPY --chown=5:6 dir /from\nSTAGE\nCOPY --from=0 /from /to",
+}
+
+
+def _sample(context: Path) -> None:
+    files = "a.txt b.txt dir/one.txt dir/sub/two.txt dir/sub/deep/three other/one.txt other/sub/four"
+    for name in (files + " modes/run modes/secret/k links/f").split():
+        path = context / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"this is {name}")
+    (context / "link.txt").symlink_to("a.txt")
+    (context / "links/to").symlink_to("f")
+    (context / "links/dangling").symlink_to("/nowhere")
+    (context / "modes/run").chmod(0o755)
+    (context / "modes/secret").chmod(0o700)
+    (context / "dir/sub").chmod(0o750)
+    (context / "dir/empty").mkdir()
+
+
+def _with_buildah(root: Path, context: Path, file: Path) -> dict[str, tuple[str, int, int, int]]:
+    """Build with buildah and describe the files of what it made."""
+    store = ["--root", str(root / "s"), "--runroot", str(root / "r"), "--storage-driver", "vfs"]
+    buildah = ["buildah", *store]
+    build = [*buildah, "bud", "--isolation", "chroot", "-q", "-f", str(file), str(context)]
+    image = subprocess.run(build, check=True, capture_output=True, text=True).stdout.strip()
+    container = subprocess.run([*buildah, "from", image], check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        mount = [*buildah, "mount", container]
+        return _tree(Path(subprocess.run(mount, check=True, capture_output=True, text=True).stdout.strip()))
+    finally:
+        subprocess.run([*buildah, "umount", container], check=True, capture_output=True)
+        subprocess.run([*buildah, "rm", container], check=True, capture_output=True)
+
+
+@pytest.mark.clients
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="needs buildah to compare with")
+async def test_copy_means_what_buildah_takes_it_to_mean(world: World, tmp_path: Path) -> None:
+    _sample(world.context)
+    (world.context / ".dockerignore").write_text("Dockerfile*\n.dockerignore\n")
+    differences = {}
+    for case, text in COPIES.items():
+        made = text.replace("RUN_MKDIR", "WORKDIR /exists\nWORKDIR /").replace("STAGE", "FROM scratch")
+        dockerfile = f"FROM scratch\n{made}\n"
+        result = await world.build(dockerfile)
+        view = mounts.open_rootfs(world.snapshots.view(world.config(result).rootfs.diff_ids))
+        try:
+            mine = _tree(Path(f"/proc/self/fd/{view}/."))
+        finally:
+            os.close(view)
+        file = tmp_path / "Dockerfile.theirs"
+        file.write_text(dockerfile)
+        theirs = await asyncio.to_thread(_with_buildah, tmp_path / "buildah", world.context, file)
+        if mine != theirs:
+            differing = {p for p in {*mine, *theirs} if mine.get(p) != theirs.get(p)}
+            differences[case] = {path: (mine.get(path), theirs.get(path)) for path in sorted(differing)}
+    assert differences == {}

@@ -176,10 +176,9 @@ class Cache:
 
     # Keeping and removing
 
-    def layers(self) -> set[str]:
-        """Return every layer (diff_id) and blob that a record names: what a collection must keep for the cache."""
-        rows = self._database.query("SELECT diff_id, blob FROM build_step WHERE diff_id != ''")
-        return {row["diff_id"] for row in rows} | {row["blob"] for row in rows}
+    def layers(self) -> list[str]:
+        """Return the diff_ids of the layers that records name: what a collection must keep for the cache."""
+        return [row["diff_id"] for row in self._database.query("SELECT diff_id FROM build_step WHERE diff_id != ''")]
 
     def blobs(self) -> list[str]:
         """Return the digests of the blobs that records name."""

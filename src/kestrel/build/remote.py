@@ -8,14 +8,17 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
+
 from kestrel.base.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from kestrel.base.files import private_directory
 from kestrel.build.tree import Tree
+from kestrel.http import client as http
 
 LIMIT = 16 << 30
 """Most bytes of one download."""
@@ -42,10 +45,22 @@ class Fetched:
     name: str
 
 
+@asynccontextmanager
+async def over_http(url: str, headers: dict[str, str]) -> AsyncIterator[Answer]:
+    """Open a URL with a session of its own: ADD of a URL is rare. Raises Unavailable when the server is not reached."""
+    try:
+        async with http.session() as session, session.get(url, headers=headers) as response:
+            yield Answer(response.status, response.headers.get("ETag", ""), response.content.iter_chunked(1 << 20))
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise Unavailable(
+            f"cannot fetch {url}: {str(error) or type(error).__name__}", hint="check the address and the network"
+        ) from error
+
+
 class Downloads:
     """The kept files. `get` does the wire; the builder's owner gives it."""
 
-    def __init__(self, directory: Path, get: Get | None) -> None:
+    def __init__(self, directory: Path, get: Get) -> None:
         self._directory = private_directory(directory)
         self._get = get
         self._validators: dict[str, tuple[str, Path]] = {}
@@ -57,8 +72,6 @@ class Downloads:
             raise InvalidArgument(f"cannot tell a file name from {url}", hint="name a file, or use curl in a RUN")
         if checksum and (kept := self._place(checksum, name) / name).exists():
             return Fetched(path=kept, name=name)
-        if self._get is None:
-            raise Unavailable(f"cannot fetch {url}: this builder was set up without network access")
         return await self._download(url, name, checksum)
 
     def tree(self, fetched: Fetched) -> Tree:
@@ -70,9 +83,8 @@ class Downloads:
         return self._directory / f"{digest.replace(':', '-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
     async def _download(self, url: str, name: str, checksum: str) -> Fetched:
-        assert self._get is not None  # the caller has looked
         validator, before = self._validators.get(url, ("", Path()))
-        headers = {"If-None-Match": validator} if validator and before.exists() else {}
+        headers = {"If-None-Match": validator} if validator and before.exists() and not checksum else {}
         async with self._get(url, headers) as answer:
             if answer.status == 304 and headers:
                 return Fetched(path=before, name=name)

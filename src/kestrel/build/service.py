@@ -28,7 +28,7 @@ from kestrel.build.layers import Layers
 from kestrel.build.lower_from import Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.plan import Planner
-from kestrel.build.remote import Downloads, Get
+from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
 from kestrel.build.tree import Tree
@@ -93,7 +93,7 @@ class Builder:
     """Builds images; several at once share what they have in common. Use from one event loop.
 
     `root` is the builder's own directory (cache mounts, downloads); `scratch` is for what lives during a build, best
-    in memory since secrets pass through it. `get` opens URLs for ADD; None refuses them.
+    in memory since secrets pass through it. `get` opens URLs for ADD.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Builder:
         database: Database,
         root: Path,
         scratch: Path | None = None,
-        get: Get | None = None,
+        get: Get = over_http,
     ) -> None:
         self._images = images
         self._content = content
@@ -127,7 +127,7 @@ class Builder:
         """Build and return the image. Raises DockerfileError and other KestrelErrors; cancelling cleans up."""
         began = time.monotonic()
         read = await asyncio.to_thread(_read, request)
-        bases = Bases(self._images, self._content, progress, pull=request.pull)
+        bases = Bases(self._images, progress, pull=request.pull)
         with self._content.lease():
             plan = await self._plan(request, read, bases)
             progress(_planned(plan, read, request))
@@ -146,10 +146,22 @@ class Builder:
             await solver.solve()
             return await self._export(request, plan, solver, progress, began)
 
+    def roots(self) -> list[Digest]:
+        """Return the blobs that reusable steps left, for a collection to keep."""
+        return [Digest(blob) for blob in self.cache.blobs()]
+
+    def layer_roots(self) -> list[Digest]:
+        """Return the layers (by diff_id) that reusable steps left."""
+        return [Digest(diff_id) for diff_id in self.cache.layers()]
+
+    def prune(self, *, unused_for: float = 0.0) -> int:
+        """Forget steps that no build used for so many seconds, and return how many; their layers are garbage then."""
+        return len(self.cache.prune(unused_for=unused_for))
+
     async def plan(self, request: BuildRequest) -> Plan:
         """Return the plan of a request without running anything (base images are looked up, and pulled if absent)."""
         read = await asyncio.to_thread(_read, request)
-        return await self._plan(request, read, Bases(self._images, self._content, lambda _: None, pull=request.pull))
+        return await self._plan(request, read, Bases(self._images, lambda _: None, pull=request.pull))
 
     async def _plan(self, request: BuildRequest, read: _Read, bases: Bases) -> Plan:
         predefined = platform_args(Platform.host(), request.target)

@@ -7,6 +7,8 @@ brings quantities into canonical form, and refuses a value of the wrong type wit
 
 from __future__ import annotations
 
+import base64
+import string
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
@@ -24,6 +26,7 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     NUMBER: (int, float),
 }
 _GO_TYPES = {STRING: "string", BOOLEAN: "bool", INTEGER: "int", NUMBER: "float64", MAP: "map[string]string"}
+_BASE64 = frozenset(string.ascii_letters + string.digits + "+/=")
 _JSON_NAMES = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
 
@@ -104,7 +107,19 @@ def _read(schema: Type, value: Any, path: str) -> Any:
             value[index] = _read(item, child, f"{path}[{index}]")
     elif kind == MAP:
         _read_map(schema, value, path)
+    elif schema.format == "byte":
+        _check_base64(value)
     return value
+
+
+def _check_base64(text: str) -> None:
+    """Refuse what is not base64; line breaks are skipped, as Go's decoder does."""
+    plain = text.replace("\n", "").replace("\r", "")
+    try:
+        base64.b64decode(plain, validate=True)
+    except ValueError:
+        at = next((i for i, c in enumerate(plain) if c not in _BASE64), len(plain))
+        raise _WrongTypeError(f"illegal base64 data at input byte {at}") from None
 
 
 def _fits(kind: str, value: Any) -> bool:
@@ -140,7 +155,7 @@ def _read_object(schema: Type, value: JSONObject, path: str) -> None:
         inner = fields.get(key)
         if inner is None or child is None:
             dropped = [key] if dropped is None else [*dropped, key]
-        elif child.__class__ is not str or inner.kind is not STRING:
+        elif child.__class__ is not str or inner.kind is not STRING or inner.format == "byte":
             value[key] = _read(inner, child, f"{path}.{key}" if path else key)
     for key in dropped or ():
         del value[key]
@@ -150,6 +165,7 @@ def _read_map(schema: Type, value: JSONObject, path: str) -> None:
     item = schema.item
     if item.kind == ANY:
         return
+    plain = item.kind is STRING and item.format != "byte"
     for key, child in value.items():
-        if child.__class__ is not str or item.kind is not STRING:
+        if child.__class__ is not str or not plain:
             value[key] = _read(item, child, f"{path}.{key}" if path else key)

@@ -77,7 +77,7 @@ def test_a_good_pod_passes():
         ),
         (
             container(imagePullPolicy="Maybe"),
-            'spec.containers[0].imagePullPolicy: Unsupported value: "Maybe": supported values: "Always", "IfNotPresent"',
+            'spec.containers[0].imagePullPolicy: Unsupported value: "Maybe": supported values: "Always"',
         ),
         (container(volumeMounts=[{"name": "x", "mountPath": "/x"}]), 'volumeMounts[0].name: Not found: "x"'),
         (container(ports=[{"containerPort": 70000}]), "Invalid value: 70000: must be between 1 and 65535, inclusive"),

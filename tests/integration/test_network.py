@@ -7,11 +7,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from dnslib import RCODE, DNSRecord
+from dnslib import RCODE, RR, DNSRecord
 
 from kestrel.base.db import Database
 from kestrel.base.errors import Conflict, FailedPrecondition, InvalidArgument, Unimplemented
@@ -19,6 +20,8 @@ from kestrel.linux import netlink
 from kestrel.linux.nftables import Nftables
 from kestrel.linux.syscalls import setns, unshare
 from kestrel.network import NetworkService, PortMapping, Settings, host
+from kestrel.network.dns import Resolver, Upstreams
+from kestrel.network.names import Names
 
 CLONE_NEWNET = 0x40000000
 OUTSIDE, NEAR = "198.51.100.2", "198.51.100.1"
@@ -176,12 +179,14 @@ def _listen(opened: socket.socket, port: int) -> None:
     opened.listen()
 
 
-def ask(address: str, port: int, netns: int | None = None, kind: int = socket.SOCK_STREAM) -> str:
+def ask(
+    address: str, port: int, netns: int | None = None, kind: int = socket.SOCK_STREAM, *, timeout: float = 5.0
+) -> str:
     """Return what an echo at an address answers: who it thinks is asking."""
 
     def talk() -> str:
         with socket.socket(socket.AF_INET, kind) as client:
-            client.settimeout(1.0)
+            client.settimeout(timeout)
             client.connect((address, port))
             if kind == socket.SOCK_DGRAM:
                 client.send(b"?")
@@ -241,7 +246,7 @@ async def test_a_published_port_answers_from_everywhere(
         assert ask(NEAR, 8080, server, kind) == neighbour.gateway, "from itself by the host's address"
     await network.disconnect("a" * 64)
     with pytest.raises((ConnectionRefusedError, TimeoutError)):
-        ask("127.0.0.1", 8080, kind=kind)
+        ask("127.0.0.1", 8080, kind=kind, timeout=0.5)
 
 
 async def test_a_port_published_on_one_address_answers_there_only(
@@ -277,9 +282,9 @@ async def test_what_is_not_published_is_not_reachable_from_outside(
     with echo(server, 80):
         assert ask(endpoint.address, 80), "the host itself may"
         with pytest.raises(TimeoutError):
-            ask(endpoint.address, 80, world.outside)
+            ask(endpoint.address, 80, world.outside, timeout=0.5)
         with pytest.raises(TimeoutError):
-            ask(endpoint.gateway, 53, world.outside)
+            ask(endpoint.gateway, 53, world.outside, timeout=0.5)
 
 
 async def test_a_container_does_not_reach_the_hosts_loopback(
@@ -301,7 +306,7 @@ async def test_a_container_does_not_reach_the_hosts_loopback(
 
     inside(sandbox, route_loopback_out)
     with echo(world.host, 7000), pytest.raises(TimeoutError):
-        ask("127.0.0.9", 7000, sandbox)
+        ask("127.0.0.9", 7000, sandbox, timeout=0.5)
 
 
 async def test_a_port_in_use_is_a_conflict_that_names_port_and_owner(
@@ -492,3 +497,103 @@ async def test_a_subnet_in_use_is_refused(world: World) -> None:
             await service.ready()
     finally:
         await service.close()
+
+
+@contextmanager
+def nameserver(address: str, *, silent: bool = False, big: bool = False) -> Iterator[None]:
+    """A name server on the host that knows one name, over UDP and TCP."""
+    udp, tcp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    udp.bind((address, 53))
+    tcp.bind((address, 53))
+    tcp.listen()
+    ended = threading.Event()
+
+    def reply(query: bytes, *, whole: bool) -> bytes:
+        asked = DNSRecord.parse(query)
+        answer = asked.reply()
+        answer.header.tc = int(big and not whole)
+        for number in range(60 if big and whole else 1):
+            answer.add_answer(*RR.fromZone(f"known.test 60 A 203.0.113.{number + 1}"))
+        return bytes(answer.pack())
+
+    def datagrams() -> None:
+        while not ended.is_set():
+            data, peer = udp.recvfrom(512)
+            if data != b"stop" and not silent:
+                udp.sendto(b"\0\0" + reply(data, whole=False)[2:], peer)  # somebody guessing: a wrong id
+                udp.sendto(reply(data, whole=False), peer)
+
+    def connections() -> None:
+        while True:
+            try:
+                connection, _ = tcp.accept()
+            except OSError:
+                return
+            with connection:
+                query = connection.recv(514)[2:]
+                answer = reply(query, whole=True)
+                connection.sendall(len(answer).to_bytes(2, "big") + answer)
+
+    threads = [threading.Thread(target=datagrams), threading.Thread(target=connections)]
+    for each in threads:
+        each.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        udp.sendto(b"stop", (address, 53))
+        tcp.shutdown(socket.SHUT_RDWR)
+        for each in threads:
+            each.join()
+        udp.close()
+        tcp.close()
+
+
+@pytest.fixture
+async def forwarding(world: World) -> AsyncIterator[Callable[[list[str]], Resolver]]:
+    made: list[Resolver] = []
+
+    def make(servers: list[str]) -> Resolver:
+        made.append(Resolver(Names(), "127.0.0.99", IPv4Network("10.88.0.0/16"), Upstreams(lambda: servers)))
+        return made[-1]
+
+    yield make
+    for resolver in made:
+        await resolver.close()
+
+
+async def test_other_names_are_asked_of_the_hosts_resolvers(forwarding: Callable[[list[str]], Resolver]) -> None:
+    query = bytes(DNSRecord.question("known.test").pack())
+    with nameserver("127.0.0.53"):
+        answer = DNSRecord.parse(await forwarding(["127.0.0.53"]).answer(query))
+    assert answer.header.id == DNSRecord.parse(query).header.id
+    assert [str(record.rdata) for record in answer.rr] == ["203.0.113.1"]
+
+
+async def test_a_resolver_that_is_silent_is_passed_over_and_no_longer_asked_first(
+    forwarding: Callable[[list[str]], Resolver],
+) -> None:
+    query = bytes(DNSRecord.question("known.test").pack())
+    with nameserver("127.0.0.53"), nameserver("127.0.0.54", silent=True):
+        resolver = forwarding(["127.0.0.54", "127.0.0.53"])
+        assert DNSRecord.parse(await resolver.answer(query)).header.rcode == RCODE.NOERROR
+        async with asyncio.timeout(1):
+            assert DNSRecord.parse(await resolver.answer(query)).header.rcode == RCODE.NOERROR
+
+
+async def test_a_cut_answer_is_passed_on_as_cut_and_comes_whole_over_tcp(
+    forwarding: Callable[[list[str]], Resolver],
+) -> None:
+    query = bytes(DNSRecord.question("known.test").pack())
+    with nameserver("127.0.0.53", big=True):
+        resolver = forwarding(["127.0.0.53"])
+        assert DNSRecord.parse(await resolver.answer(query)).header.tc == 1
+        whole = DNSRecord.parse(await resolver.answer(query, stream=True))
+    assert len(whole.rr) == 60
+
+
+async def test_no_resolver_that_answers_is_servfail(forwarding: Callable[[list[str]], Resolver]) -> None:
+    query = bytes(DNSRecord.question("known.test").pack())
+    answer = DNSRecord.parse(await forwarding(["127.0.0.55"]).answer(query))
+    assert answer.header.rcode == RCODE.SERVFAIL

@@ -260,6 +260,7 @@ async def _over_udp(server: str, query: bytes) -> bytes:
         lambda: _Question(query, answer), remote_addr=(server, PORT), family=family
     )
     try:
+        transport.sendto(query)
         return await answer
     finally:
         transport.close()

@@ -13,7 +13,7 @@ from kestrel.images.bootstrap.versions import satisfies
 _RELATION = re.compile(
     r"""\s*(?P<name>[a-z0-9][a-z0-9+.-]*)
         (?::(?P<arch>[a-z0-9-]+))?
-        \s*(?:\(\s*(?P<op><<|<=|=|>=|>>|<|>)\s*(?P<version>[^)\s]+)\s*\))?
+        \s*(?:\(\s*(?P<op><<|<=|=|>=|>>|<|>)\s*(?P<version>[0-9A-Za-z.+~:-]+)\s*\))?
         \s*(?:\[[^]]*\])?\s*(?:<[^>]*>\s*)*""",
     re.VERBOSE,
 )

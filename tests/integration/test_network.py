@@ -413,6 +413,31 @@ async def test_a_restarted_daemon_finds_everything_as_it_was(world: World, netns
             await again.close()
 
 
+async def test_a_udp_flow_follows_its_port_from_one_sandbox_to_the_next(
+    network: NetworkService, netns: Callable[[], int]
+) -> None:
+    one, two = netns(), netns()
+    port = PortMapping(container_port=53, host_port=8090, protocol="udp")
+
+    def ask_again(client: socket.socket) -> str:
+        client.send(b"?")
+        return client.recv(100).decode()
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect(("127.0.0.1", 8090))
+        client.settimeout(2.0)
+        client.send(b"before anybody is there")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(100)
+        first = await network.connect("a" * 64, one, ports=[port])
+        with echo(one, 53, socket.SOCK_DGRAM):
+            assert ask_again(client) == first.gateway
+        await network.disconnect("a" * 64)
+        await network.connect("b" * 64, two, ports=[port])
+        with echo(two, 53, socket.SOCK_DGRAM):
+            assert ask_again(client) == first.gateway
+
+
 async def test_connecting_again_keeps_the_address(network: NetworkService, netns: Callable[[], int]) -> None:
     sandbox = netns()
     port = PortMapping(container_port=80, host_port=8087)

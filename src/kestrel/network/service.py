@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kestrel.base.db import Database
 from kestrel.base.errors import FailedPrecondition, KestrelError, NotFound
-from kestrel.linux import netlink, nftables
+from kestrel.linux import conntrack, netlink, nftables
 from kestrel.network import bridge, firewall, host, ipam
 from kestrel.network.model import Endpoint, Plan, PortMapping, PortRequest, Settings
 from kestrel.network.names import Names
@@ -55,6 +55,7 @@ class NetworkService:
         self._plan: Plan | None = None
         self._bridge_index = 0
         self._resolver: Resolver | None = None
+        self._removals: dict[str, asyncio.Future[None]] = {}
         self._starting = asyncio.Lock()
 
     # -- what the engine calls -------------------------------------------------------------------------------------
@@ -90,13 +91,28 @@ class NetworkService:
         """
         await self.ready()
         wanted = [PortMapping.of(port) for port in ports]
+        if (removal := self._removals.get(self._link_name(sandbox))) is not None:
+            await asyncio.wait([removal])
         return await self._in_worker(lambda: self._connect(sandbox, netns, tuple(names), wanted))
 
     async def disconnect(self, sandbox: str) -> None:
-        """Take a sandbox's ports, names, cable and address back; fine when it has none."""
+        """Take a sandbox's ports, names and address back; fine when it has none.
+
+        The cable goes a moment later: nobody waits while the kernel lets go of it, but `recover`, `down` and `close`.
+        """
         link = await self._in_worker(lambda: self._release(sandbox))
         if link:
-            await asyncio.get_running_loop().run_in_executor(self._remover, _remove_link, link)
+            removal = asyncio.get_running_loop().run_in_executor(self._remover, _remove_link, link)
+            self._removals[link] = removal
+            removal.add_done_callback(lambda done: self._removed(link, done))
+
+    def _removed(self, link: str, done: "asyncio.Future[None]") -> None:
+        self._removals.pop(link, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            _log.warning("the link %s stays until the next start: %s", link, error)
+
+    async def _removals_done(self) -> None:
+        await asyncio.gather(*self._removals.values(), return_exceptions=True)
 
     async def recover(self, live: Collection[str]) -> dict[str, Endpoint]:
         """After a restart: keep the endpoints of `live` sandboxes, take back all others; returns those kept.
@@ -107,6 +123,7 @@ class NetworkService:
         kept, stale = await self._in_worker(lambda: self._adopt(live))
         for sandbox in stale:
             await self.disconnect(sandbox)
+        await self._removals_done()
         await self._in_worker(self._remove_orphans)
         return kept
 
@@ -123,12 +140,14 @@ class NetworkService:
     async def down(self) -> None:
         """Remove every trace: cables, bridge, firewall table and marks, sysctls as they were, leases."""
         await self._stop_resolver()
+        await self._removals_done()
         await self._in_worker(self._tear_down)
         self._plan = None
 
     async def close(self) -> None:
         """End our part and leave the kernel's, so that running sandboxes go on."""
         await self._stop_resolver()
+        await self._removals_done()
         await self._in_worker(self._let_go)
         self._worker.shutdown()
         self._remover.shutdown()
@@ -265,6 +284,7 @@ class NetworkService:
             bridge.attach(links, endpoint, netns, self._bridge_index, plan.mtu)
             if ports:
                 nft.run(firewall.publish(self.settings.name, ports, endpoint.address))
+                _redirect_udp(ports)
         except BaseException:
             link = self._release(sandbox)
             bridge.detach(links, link or self._link_name(sandbox))
@@ -307,6 +327,7 @@ class NetworkService:
         _, nft = self._kernel()
         if endpoint.ports and (firewall.FAMILY, self.settings.name) in nft.tables():
             nft.run(firewall.withdraw(self.settings.name, endpoint.ports, endpoint.address))
+            _redirect_udp(endpoint.ports, endpoint.address)
         self._reservations.give_back(sandbox)
         self._leases_of_any_network().give_back(sandbox)
         self._endpoints.pop(sandbox, None)
@@ -386,6 +407,13 @@ class NetworkService:
 def _remove_link(name: str) -> None:
     with netlink.Socket() as links:
         bridge.detach(links, name)
+
+
+def _redirect_udp(ports: Sequence[PortMapping], address: str = "") -> None:
+    """Let UDP flows find out anew where a port leads."""
+    numbers = frozenset(port.host_port for port in ports if port.protocol == "udp")
+    if numbers:
+        conntrack.forget_udp(address, numbers)
 
 
 def _ports_to(ports: Sequence[PortMapping]) -> str:

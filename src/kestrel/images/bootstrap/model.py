@@ -1,11 +1,11 @@
 """What a bootstrap is asked for and what comes out of it: values."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument, nearest
+from kestrel.images.model import Progress, Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,19 +64,6 @@ def variant(name: str) -> Variant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """One step of work: `id` is the thing (a file's name), `current` and `total` count bytes or packages."""
-
-    id: str
-    status: str
-    current: int = 0
-    total: int = 0
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltLayer:
     """A layer as an uncompressed tar on disk; `digest` (`sha256:...`) is also its diff_id."""
 
@@ -98,3 +85,17 @@ class Bootstrapped:
     """The archives used: `http://mirror/debian bookworm main`."""
     notes: tuple[str, ...]
     """What was left out or done differently, one sentence each."""
+
+
+__all__ = [
+    "DEBIAN",
+    "MINIMAL",
+    "PYTHON",
+    "VARIANTS",
+    "Bootstrapped",
+    "BuiltLayer",
+    "Progress",
+    "Report",
+    "Variant",
+    "variant",
+]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -27,6 +28,7 @@ from kestrel.linux import abi, mounts, syscalls
 from kestrel.oci import media_types
 from kestrel.oci.config import ContainerDefaults, ImageConfig, RootFS
 from kestrel.oci.descriptor import Descriptor
+from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
 from kestrel.snapshots import Overlay
 
@@ -128,16 +130,19 @@ class World:
         self.snapshots = Overlay(root / "snapshots", self.database)
         self.images = ImageService(self.content, self.snapshots, self.database, NoRegistry(), NoRegistry())
         self.executor = Executor(root / "run")
-        self.builder = Builder(
+        self.builder = self.make_builder()
+        self.events: list[Event] = []
+        self.said_something = asyncio.Event()
+
+    def make_builder(self) -> Builder:
+        return Builder(
             images=self.images,
             content=self.content,
             snapshots=self.snapshots,
             executor=self.executor,
             database=self.database,
-            root=root / "builder",
+            root=self.root / "builder",
         )
-        self.events: list[Event] = []
-        self.said_something = asyncio.Event()
 
     def write(self, **files: str) -> None:
         for name, text in files.items():
@@ -179,7 +184,7 @@ class World:
         return place
 
     def config(self, result: Any) -> ImageConfig:
-        return ImageConfig.decode(self.content.read(result.image_id))
+        return ImageConfig.decode(self.content.read(Digest.parse(result.image_id)))
 
     async def busybox(self) -> None:
         """Make a base image of the host's static busybox."""
@@ -236,6 +241,26 @@ async def test_a_build_runs_commands_and_copies_files(world: World) -> None:
     assert config.config.working_dir == "/app"
     assert (await world.images.resolve("app:1")).id == result.image_id
     assert len(config.rootfs.diff_ids) == sum(not line.empty_layer for line in config.history)
+
+
+async def test_what_a_build_tells_and_returns_can_be_sent_as_it_is(world: World) -> None:
+    world.write(a="1")
+    result = await world.build("FROM busybox\nCOPY a /a\nRUN echo hi\n", tags=("x",))
+    sent = [msgspec.json.decode(msgspec.json.encode(msgspec.to_builtins(value))) for value in (*world.events, result)]
+    assert [value.get("event") for value in sent] == [
+        *["resolved", "planned", "started", "done", "started", "log", "done", "exported", None]
+    ]
+    assert sent[-1]["steps"][0]["cached"] is False
+
+
+async def test_what_a_killed_daemon_left_is_removed_at_the_next_start(world: World) -> None:
+    world.snapshots.prepare("build-0123456789ab", ())
+    world.snapshots.prepare("container", ())
+    (world.root / "builder/scratch/step-x/secrets").mkdir(parents=True)
+    world.make_builder()
+    assert world.snapshots.keys() == ["container"]
+    assert os.listdir(world.root / "builder/scratch") == []
+    world.snapshots.remove("container")
 
 
 async def test_a_second_build_reuses_everything_and_gives_the_same_digest(world: World) -> None:
@@ -530,7 +555,7 @@ async def test_mounts_of_a_run(world: World) -> None:
     for name in ("in", "scratch", "cache", "run", "opt"):
         assert not (files / name).exists(), name  # places for mounts are no part of the layer
     assert "env s3cret" in world.log()
-    config = world.content.read(result.image_id)
+    config = world.content.read(Digest.parse(result.image_id))
     assert b"s3cret" not in config
     world.file("token", "another\n")
     again = await world.build((world.context / "Dockerfile").read_text(), secrets={"token": world.context / "token"})

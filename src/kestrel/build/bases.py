@@ -44,7 +44,7 @@ class Bases:
         began = time.monotonic()
         image, how = await self._look(name)
         self._found.append(image)
-        self._emit(Resolved(name=name, digest=image.digest, how=how, seconds=time.monotonic() - began))
+        self._emit(Resolved(name=name, digest=str(image.digest), how=how, seconds=time.monotonic() - began))
         return BaseImage(name=name, image=image.config, blobs=image.blobs)
 
     async def unpack(self) -> None:

@@ -49,7 +49,8 @@ class Layers:
         with self._content.writer() as writer:
             made = self._snapshots.commit(key, writer, clamp=epoch * 1_000_000_000, consume=True)
             writer.commit(made.diff_id)
-        return Layer(diff_id=made.diff_id, blob=made.diff_id, media_type=media_types.OCI_LAYER, size=made.size)
+        digest = str(made.diff_id)
+        return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)
 
     def discard(self, key: str) -> None:
         """Remove a writable root, whatever is in it."""

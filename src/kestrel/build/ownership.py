@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from kestrel.base.errors import InvalidArgument, nearest
 from kestrel.build.tree import Tree
 
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)")
-_ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
+_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _CLASS_BITS = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
 _PERMISSION = {"r": 0o444, "w": 0o222, "x": 0o111}
 

@@ -70,10 +70,13 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """The image: its id (digest of the configuration), the digest of its manifest, and what became of each step."""
+    """The image: its id (digest of the configuration), the digest of its manifest, and what became of each step.
 
-    image_id: Digest
-    digest: Digest
+    All plain values, so that it can be sent as it is.
+    """
+
+    image_id: str
+    digest: str
     names: tuple[str, ...]
     steps: tuple[StepResult, ...]
     seconds: float
@@ -221,10 +224,10 @@ class Builder:
         assembled = assemble(plan.target, {step: result.layer for step, result in solver.results.items()})
         await self._images.import_image(assembled.manifest, assembled.config, names=request.tags)
         seconds = time.monotonic() - start
-        progress(Exported(image=assembled.image_id, names=request.tags, seconds=seconds))
+        progress(Exported(image=str(assembled.image_id), names=request.tags, seconds=seconds))
         return BuildResult(
-            image_id=assembled.image_id,
-            digest=assembled.digest,
+            image_id=str(assembled.image_id),
+            digest=str(assembled.digest),
             names=request.tags,
             steps=tuple(solver.results[step] for step in plan.steps),
             seconds=time.monotonic() - began,

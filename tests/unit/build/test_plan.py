@@ -1,0 +1,158 @@
+"""Dockerfiles to plans, without a kernel: stages, scopes, configuration and history."""
+
+from typing import Any
+
+import pytest
+
+from kestrel.build.graph import BaseImage, CopyFiles, Execute, Origin, Plan
+from kestrel.build.lower_from import outline, with_triggers
+from kestrel.build.plan import DEFAULT_EPOCH, Planner
+from kestrel.build.scope import Scope, platform_args
+from kestrel.dockerfile import DockerfileError, decode, parse
+from kestrel.oci.config import ContainerDefaults, Healthcheck, ImageConfig, RootFS
+from kestrel.oci.digest import Digest
+from kestrel.oci.platform import Platform
+
+LAYER = Digest.of(b"layer")
+
+
+def base(name: str, **config: Any) -> BaseImage:
+    image = ImageConfig(
+        created="2024-01-02T03:04:05Z", config=ContainerDefaults(**config), rootfs=RootFS(diff_ids=(LAYER,))
+    )
+    return BaseImage(name=name, image=image)
+
+
+def plan(text: str, *, target: str = "", args: dict[str, str] | None = None, **images: dict[str, Any]) -> Plan:
+    document = parse(text)
+    predefined = platform_args(Platform(os="linux", architecture="amd64"))
+    scope = Scope(args or {}, predefined, escape=document.escape)
+    first = outline(decode(document), document.source, scope, target)
+    wanted = {"base", *images}
+    bases = {name: base(name, **images.get(name, {})) for name in wanted}
+    first = with_triggers(first, {name: each.config.on_build for name, each in bases.items()})
+    missing = set(first.images({})) - wanted
+    assert not missing, missing
+    planner = Planner(
+        outline=first,
+        source=document.source,
+        escape=document.escape,
+        bases=bases,
+        given=args or {},
+        predefined=predefined,
+    )
+    return planner.plan()
+
+
+def env_of(found: Plan, number: int = -1) -> dict[str, str]:
+    operation = found.steps[number].operation
+    assert isinstance(operation, Execute)
+    return dict(operation.env)
+
+
+def test_global_arguments_feed_from_and_bare_declarations() -> None:
+    found = plan("ARG NAME=ba\nARG TAIL=se\nFROM ${NAME}${TAIL}\nARG NAME\nRUN a\n")
+    assert env_of(found)["NAME"] == "ba"
+    assert "TAIL" not in env_of(found)
+
+
+def test_a_build_argument_wins_over_defaults_but_not_over_env() -> None:
+    found = plan("FROM base\nARG A=1\nARG B=1\nENV B=env\nRUN a\n", args={"A": "2", "B": "2"})
+    assert env_of(found)["A"] == "2"
+    assert env_of(found)["B"] == "env"
+    assert found.target.history[-1].created_by == "RUN |1 A=2 /bin/sh -c a"
+
+
+def test_a_line_sees_the_values_from_before_it() -> None:
+    found = plan("FROM base\nENV A=1\nENV A=2 B=$A\nRUN a\n")
+    assert (env_of(found)["A"], env_of(found)["B"]) == ("2", "1")
+
+
+def test_platform_arguments_have_to_be_named_in_a_stage() -> None:
+    assert "TARGETARCH" not in env_of(plan("FROM base\nRUN a\n"))
+    assert env_of(plan("FROM base\nARG TARGETARCH\nRUN a\n"))["TARGETARCH"] == "amd64"
+
+
+def test_stages_inherit_configuration_arguments_and_history() -> None:
+    found = plan("FROM base AS one\nARG A=1\nENV E=e\nWORKDIR /w\nFROM one\nRUN a\n")
+    assert env_of(found)["A"] == "1"
+    assert found.target.config.working_dir == "/w"
+    assert [r.created_by for r in found.target.history] == [
+        *["ARG A=1", "ENV E=e", "WORKDIR /w", "RUN |1 A=1 /bin/sh -c a"]
+    ]
+
+
+def test_only_what_the_target_needs_is_planned() -> None:
+    text = "FROM base AS a\nRUN one\nFROM base AS b\nRUN two\nFROM base AS c\nCOPY --from=a /x /x\nRUN three\n"
+    assert [step.title for step in plan(text).steps] == ["RUN one", "COPY --from=a /x /x", "RUN three"]
+    assert [step.title for step in plan(text, target="b").steps] == ["RUN two"]
+    assert [step.title for step in plan(text, target="1").steps] == ["RUN two"]
+
+
+def test_a_stage_name_means_the_stage_before_and_not_an_image() -> None:
+    found = plan("FROM base AS base\nRUN a\nFROM base\nRUN b\n")
+    assert [step.title for step in found.steps] == ["RUN a", "RUN b"]
+
+
+def test_scratch_starts_from_nothing_and_clamps_to_a_fixed_time() -> None:
+    found = plan("FROM scratch\nCOPY a /a\n")
+    assert found.steps[0].parent == Origin(name="scratch")
+    assert found.steps[0].epoch == DEFAULT_EPOCH
+    assert found.target.config.env[0].startswith("PATH=")
+
+
+def test_files_are_clamped_to_the_time_of_the_base_image() -> None:
+    assert plan("FROM base\nRUN a\n").steps[0].epoch == 1704164645
+    assert env_of(plan("FROM base\nRUN a\n"))["SOURCE_DATE_EPOCH"] == "1704164645"
+
+
+def test_entrypoint_forgets_a_cmd_of_the_base_but_not_its_own() -> None:
+    assert plan('FROM base\nENTRYPOINT ["e"]\n', base={"cmd": ("inherited",)}).target.config.cmd is None
+    assert plan('FROM base\nCMD ["c"]\nENTRYPOINT ["e"]\n').target.config.cmd == ("c",)
+
+
+def test_configuration_of_every_kind() -> None:
+    config = plan(
+        "FROM base\nLABEL a=1 b=2\nLABEL a=3\nUSER app\nVOLUME /v\nEXPOSE 80 90-91/udp\nSTOPSIGNAL SIGINT\n"
+        'HEALTHCHECK --interval=2s --retries=3 CMD ["x"]\nCMD run\n'
+    ).target.config
+    assert config.labels == {"a": "3", "b": "2"}
+    assert (config.user, config.stop_signal, config.volumes) == ("app", "SIGINT", {"/v": {}})
+    assert sorted(config.exposed_ports) == ["80/tcp", "90/udp", "91/udp"]
+    assert config.healthcheck == Healthcheck(test=("CMD", "x"), interval=2_000_000_000, retries=3)
+    assert config.cmd == ("/bin/sh", "-c", "run")
+
+
+def test_onbuild_is_kept_and_carried_out_by_children() -> None:
+    assert plan("FROM base\nONBUILD RUN later\n").target.config.on_build == ("RUN later",)
+    found = plan("FROM parent\nRUN own\n", parent={"on_build": ("RUN later",)})
+    assert [step.title for step in found.steps] == ["RUN later", "RUN own"]
+
+
+def test_a_trigger_can_need_another_stage() -> None:
+    found = plan("FROM base AS tools\nRUN t\nFROM parent\n", parent={"on_build": ("COPY --from=tools /t /t",)})
+    assert [step.title for step in found.steps] == ["RUN t", "COPY --from=tools /t /t"]
+
+
+def test_destinations_are_joined_to_the_working_directory() -> None:
+    found = plan("FROM base\nWORKDIR /a\nWORKDIR b\nCOPY x .\nCOPY x y\nCOPY x ../z/\n")
+    places = [s.operation.destination for s in found.steps if isinstance(s.operation, CopyFiles)]
+    assert places == ["/a/b", "/a/b/y", "/a/z"]
+
+
+def test_an_expanded_destination_is_checked_too() -> None:
+    with pytest.raises(DockerfileError, match="must be a directory: `file`"):
+        plan("FROM base\nARG D=file\nCOPY a b $D\n")
+
+
+def test_an_empty_image_name_says_which_variable_to_set() -> None:
+    with pytest.raises(DockerfileError) as caught:
+        plan("FROM $BASE\n")
+    assert "`$BASE` is empty" in caught.value.sentence
+
+
+def test_a_required_variable_that_is_missing_points_at_its_line() -> None:
+    with pytest.raises(DockerfileError) as caught:
+        plan("FROM base\nARG V\nWORKDIR /opt/${V:?give --build-arg V}\n")
+    assert "give --build-arg V" in caught.value.sentence
+    assert "Dockerfile:3" in str(caught.value)

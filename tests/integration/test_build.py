@@ -632,11 +632,16 @@ async def test_no_cache_runs_every_step_again(world: World) -> None:
     assert first.digest == second.digest
 
 
-async def test_a_layer_that_was_removed_is_built_again(world: World) -> None:
-    result = await world.build("FROM busybox\nRUN echo hi > /f\n")
-    layer = world.config(result).rootfs.diff_ids[-1]
+async def test_a_layer_that_was_removed_comes_back_from_its_blob_or_is_built_again(world: World) -> None:
+    text = "FROM busybox\nRUN echo hi > /f\nRUN cat /f\n"
+    layer = world.config(await world.build(text)).rootfs.diff_ids[-1]
     world.snapshots.remove_layer(layer)
-    await world.build("FROM busybox\nRUN echo hi > /f\n")
+    await world.build(text)
+    assert world.ran() == []
+    assert world.snapshots.has_layer(layer)
+    world.snapshots.remove_layer(layer)
+    world.content.delete(layer)
+    await world.build(text)
     assert list(world.reasons().values()) == ["its layer was removed"]
 
 

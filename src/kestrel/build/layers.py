@@ -28,10 +28,16 @@ class Layers:
         self._content = content
 
     def usable(self, layer: Layer) -> bool:
-        """Tell whether a record's layer is still there, as blob and mountable."""
+        """Tell whether a record's layer can be used; one whose blob is here is made mountable again if it must."""
         if not layer.diff_id:
             return True
-        return self._content.has(Digest.parse(layer.blob)) and self._snapshots.has_layer(Digest.parse(layer.diff_id))
+        blob, diff_id = Digest.parse(layer.blob), Digest.parse(layer.diff_id)
+        if not self._content.has(blob):
+            return False
+        if not self._snapshots.has_layer(diff_id):
+            with self._content.open(blob) as tar:
+                self._snapshots.add_layer(diff_id, tar)
+        return True
 
     def begin(self, layers: Sequence[Digest]) -> tuple[str, Rootfs]:
         """Return the key and the plan of a fresh writable root."""

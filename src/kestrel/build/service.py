@@ -213,7 +213,7 @@ class Builder:
             predefined=predefined,
             contexts=request.contexts,
             epoch=_epoch(request),
-            network=request.network,
+            network=request.network or "default",
             labels=request.labels,
         )
 

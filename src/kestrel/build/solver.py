@@ -156,7 +156,7 @@ class Solver:
         inputs = await asyncio.to_thread(self._inputs, step, gatherings)
         key = key_of(inputs)
         record = None if self.no_cache else tools.cache.lookup(key)
-        gone = record is not None and not tools.layers.usable(record.layer)
+        gone = record is not None and not await asyncio.to_thread(tools.layers.usable, record.layer)
         if record is not None and not gone:
             reason = "nothing it depends on changed"
             self.emit(Reused(step=step.id, reason=reason))

@@ -3,6 +3,7 @@
 Every error names the instruction's lines; a mistyped flag or mount key gets the nearest valid one.
 """
 
+import csv
 import json
 import posixpath
 import re
@@ -474,8 +475,6 @@ def parse_mount(text: str, word: Callable[[str], str] | None = None) -> ins.Moun
 
 
 def _csv(text: str) -> list[str]:
-    import csv
-
     try:
         return next(csv.reader([text], strict=True), [])
     except csv.Error as error:

@@ -507,6 +507,42 @@ async def test_firewalls_of_others_that_drop_are_opened_and_closed_again(
         assert nft.list_text("ruleset") == before
 
 
+async def test_a_flushed_firewall_is_put_back_with_the_next_sandbox(
+    network: NetworkService, world: World, netns: Callable[[], int]
+) -> None:
+    server, client = netns(), netns()
+    port = PortMapping(container_port=80, host_port=8091)
+    await network.connect("a" * 64, server, ports=[port])
+    with Nftables() as nft:
+        nft.run("flush ruleset")
+    await network.connect("b" * 64, client)
+    with echo(server, 80), echo(world.outside, 9002):
+        assert ask("127.0.0.1", 8091)
+        assert ask(OUTSIDE, 9002, client) == NEAR
+    with Nftables() as nft:
+        nft.run("flush ruleset")
+    await network.disconnect("a" * 64)
+
+
+async def test_a_machine_without_libnftables_is_told_what_to_install(
+    network: NetworkService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = listing()
+    with monkeypatch.context() as patch:
+        patch.setattr("kestrel.linux.nftables.LIBRARY", "libnftables-that-is-not-there.so")
+        with pytest.raises(FailedPrecondition, match="libnftables is not installed") as caught:
+            await network.ready()
+    assert "apt-get install libnftables1" in str(caught.value.hint)
+    assert listing() == before
+
+
+async def test_a_link_of_the_bridges_name_that_is_no_bridge_is_named(network: NetworkService, world: World) -> None:
+    with netlink.Socket() as links:
+        links.run(netlink.add_veth("ktest0", peer="far", peer_mac="02:00:00:00:00:09", netns=world.outside, master=0))
+    with pytest.raises(FailedPrecondition, match="ktest0 that is no bridge"):
+        await network.ready()
+
+
 async def test_explain_prints_the_plan_before_anything_is_done(network: NetworkService) -> None:
     before = listing()
     lines = await network.explain()

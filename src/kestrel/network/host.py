@@ -17,9 +17,9 @@ RESOLV_CONF = Path("/etc/resolv.conf")
 _CAP_NET_ADMIN = 12
 
 
-def require_rights() -> None:
+def require_rights(status: Path = Path("/proc/self/status")) -> None:
     """Raise PermissionDenied when this process may not change the network."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in status.read_text().splitlines():
         if line.startswith("CapEff:") and not int(line.split()[1], 16) >> _CAP_NET_ADMIN & 1:
             raise PermissionDenied(
                 "this process may not change the network (it lacks CAP_NET_ADMIN), so bridge networks cannot be made",

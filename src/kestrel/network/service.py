@@ -200,7 +200,7 @@ class NetworkService:
             gateway=ipam.Leases.gateway(network),
             mtu=host.outward_mtu(links),
             sysctls=((_FORWARD, "1"), (f"net.ipv4.conf.{self.settings.bridge}.route_localnet", "1")),
-            ruleset=firewall.ruleset(self.settings.name, self.settings.bridge, network, self._published()),
+            ruleset=self._ruleset(network),
             foreign=tuple(self._foreign(items, drops)),
             notes=tuple(notes),
         )
@@ -218,9 +218,11 @@ class NetworkService:
             return kept  # it is in use, by us
         return ipam.choose(self.settings.subnet, kept, host.used_networks(links, self.settings.bridge))
 
-    def _published(self) -> list[tuple[PortMapping, str]]:
-        rows = self._leases_of_any_network().all()
-        return [(port, str(lease.address)) for lease in rows for port in _ports_from(lease.ports)]
+    def _ruleset(self, network: IPv4Network) -> str:
+        """Return the whole table as it should be now: rules, and an element for every published port."""
+        leases = self._leases_of_any_network().all()
+        published = [(port, str(lease.address)) for lease in leases for port in _ports_from(lease.ports)]
+        return firewall.ruleset(self.settings.name, self.settings.bridge, network, published)
 
     def _leases_of_any_network(self) -> ipam.Leases:
         return ipam.Leases(self._database, ipam.CANDIDATES[0])
@@ -282,9 +284,13 @@ class NetworkService:
             lease = ipam.Leases(self._database, plan.subnet).take(sandbox, json.dumps(names), _ports_to(ports))
             endpoint = self._describe(lease, plan)
             bridge.attach(links, endpoint, netns, self._bridge_index, plan.mtu)
-            if ports:
+            if (firewall.FAMILY, self.settings.name) not in nft.tables():
+                # Somebody ran `nft flush ruleset`, as a restart of nftables.service does.
+                _log.warning("the firewall table %s was removed by somebody; it is put back", self.settings.name)
+                nft.run(self._ruleset(plan.subnet))
+            elif ports:
                 nft.run(firewall.publish(self.settings.name, ports, endpoint.address))
-                _redirect_udp(ports)
+            _redirect_udp(ports)
         except BaseException:
             link = self._release(sandbox)
             bridge.detach(links, link or self._link_name(sandbox))
@@ -313,8 +319,9 @@ class NetworkService:
 
     def _release_ports(self, sandbox: str) -> None:
         old = self._endpoints.get(sandbox)
-        if old is not None and old.ports and self._nft is not None:
-            self._nft.run(firewall.withdraw(self.settings.name, old.ports, old.address))
+        nft = self._nft
+        if old is not None and old.ports and nft and (firewall.FAMILY, self.settings.name) in nft.tables():
+            nft.run(firewall.withdraw(self.settings.name, old.ports, old.address))
         self._reservations.give_back(sandbox)
 
     def _release(self, sandbox: str) -> str:

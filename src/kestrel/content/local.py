@@ -212,9 +212,12 @@ class Store:
         sync_directory(target.parent)
 
     def discard(self, blob: Blob, keep: "set[Digest]") -> bool:
-        """Remove a blob unless `keep` or a lease holds it; returns whether it went."""
+        """Remove a blob unless it is in `keep`; returns whether it went.
+
+        `keep` is the collector's own lease, so whatever anybody makes or sees until this moment is in it.
+        """
         with self._leases.lock:
-            if blob.digest in keep or blob.digest in self._leases.held():
+            if blob.digest in keep:
                 return False
             return self.delete(blob.digest)
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import msgspec
+
 from kestrel.archive.compression import LayerWriter
 from kestrel.archive.entries import Entry, Kind
 from kestrel.archive.writer import TarWriter
@@ -159,6 +161,17 @@ def layer(files: Files) -> bytes:
     tar = TarWriter(buffer)
     for _, (entry, data) in sorted(entries.items()):
         tar.add(entry, data)
+    tar.close()
+    return buffer.getvalue()
+
+
+def tar_of(*members: "Entry | tuple[Entry, bytes]") -> bytes:
+    """Return a plain tar of exactly these members in this order, however odd; a file's size follows its bytes."""
+    buffer = io.BytesIO()
+    tar = TarWriter(buffer)
+    for member in members:
+        entry, data = member if isinstance(member, tuple) else (member, b"")
+        tar.add(msgspec.structs.replace(entry, size=len(data)), data)
     tar.close()
     return buffer.getvalue()
 

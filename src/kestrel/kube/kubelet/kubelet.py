@@ -174,21 +174,22 @@ class Kubelet:
                 if event.action in ("exit", "remove"):
                     self._wake_followers(event.uid, event.container)
             log.warning("events of the runtime were lost; looking at every pod")
-            self._poke_all()
+            self.poke()
 
     def _wake_followers(self, uid: str, container: str) -> None:
         for found in self._parts.runtime.pod(uid).containers:
             if found.id == container and found.log_path:
                 self._changes.wake(Path(found.log_path).parent)
 
-    def _poke_all(self) -> None:
+    def poke(self) -> None:
+        """Make every worker look at its pod again."""
         for worker in self._workers.values():
             worker.poke()
 
     async def _stay_safe(self) -> None:
         while True:
             await asyncio.sleep(SAFETY_SECONDS)
-            self._poke_all()
+            self.poke()
 
     # What belongs to nobody
 

@@ -190,7 +190,9 @@ class Worker:
 
     def _was_known(self, container: PodContainer) -> bool:
         """Whether this end is in the status already, as after a restart of the daemon."""
-        return any(container.id in str(s) for s in (self.pod.get("status") or {}).get("containerStatuses") or ())
+        before = _status_of(self.pod, container.name)
+        ends = [(before.get(state) or {}).get("terminated") or {} for state in ("state", "lastState")]
+        return any(str(end.get("containerID", "")).endswith(container.id) for end in ends)
 
     def _watch_running(self, record: PodRecord) -> None:
         running = {container.id for container in record.containers if container.running}

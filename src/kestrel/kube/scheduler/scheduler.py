@@ -61,6 +61,10 @@ class Scheduler:
             await informer.stop()
         await self._recorder.stop()
 
+    async def settled(self) -> None:
+        """Wait until all events told so far are written."""
+        await self._recorder.flush()
+
     def _pod_changed(self, change: Change) -> None:
         pod, uid = change.object, str(change.object["metadata"]["uid"])
         over = change.type == "DELETED" or (pod.get("status") or {}).get("phase") in fit.FINISHED

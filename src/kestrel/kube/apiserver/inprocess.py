@@ -14,7 +14,7 @@ from kestrel.kube.api import status
 from kestrel.kube.api.scheme import JSONObject, Resource
 from kestrel.kube.apiserver.call import INTERNAL, Call, Caller
 from kestrel.kube.apiserver.patching import patched
-from kestrel.kube.apiserver.selection import bookmark, listing, watching
+from kestrel.kube.apiserver.selection import bookmark
 from kestrel.kube.apiserver.subresources import Subresources
 from kestrel.kube.apiserver.verbs import Verbs
 from kestrel.kube.client import DeleteOptions, ListOptions, ObjectList, Target, WatchEvent, WriteOptions
@@ -52,8 +52,7 @@ class InProcess:
     async def list(self, target: Target, options: ListOptions) -> ObjectList:
         """Return the objects of a collection, shared: do not change them."""
         resource = self._resource(target.resource)
-        verbs = self._verbs
-        found = listing(verbs.store, verbs.collection(resource), resource, target.namespace, target.name, options)
+        found = self._verbs.list(resource, target.namespace, target.name, options)
         items = [record.object for record in found.page.records]
         return ObjectList(items=items, resource_version=str(found.page.version), continuation=found.continuation)
 
@@ -104,8 +103,7 @@ class InProcess:
     async def watch(self, target: Target, options: ListOptions) -> AsyncGenerator[WatchEvent, None]:
         """Iterate changes; the objects are shared, do not change them."""
         resource = self._resource(target.resource)
-        verbs = self._verbs
-        batches = watching(verbs.store, verbs.collection(resource), resource, target.namespace, target.name, options)
+        batches = self._verbs.watch(resource, target.namespace, target.name, options)
         async with aclosing(batches):
             async for batch in batches:
                 for seen in batch:

@@ -32,16 +32,26 @@ async def patched(
         raise status.unsupported_media_type(
             kind for kind in PATCHES if not (resource.custom and kind == STRATEGIC_MERGE_PATCH)
         )
+    stored = verbs.rules.stored_as(resource)
     if content_type == APPLY_PATCH:
         return await _applied(verbs, resource, namespace, name, patch, call, subresource)
 
     def edit(live: JSONObject) -> JSONObject:
-        new = verbs.rules.patch(resource, live, patch, content_type)
+        version = live["metadata"]["resourceVersion"]
+        new = verbs.rules.patch(resource, verbs.rules.presented(resource, live), patch, content_type)
         verbs.rules.check_fields(resource, new, call, [])
-        return new
+        return _without_version(verbs.rules.kept(resource, new), version)
 
-    record = await verbs.update(resource, namespace, name, edit, call, subresource=subresource)
+    record = await verbs.update(stored, namespace, name, edit, call, subresource=subresource)
     return record, False
+
+
+def _without_version(obj: JSONObject, live: str) -> JSONObject:
+    """Take the live resourceVersion out again: only one that the patch itself names is a precondition."""
+    metadata = meta.metadata(obj)
+    if metadata.get("resourceVersion") == live:
+        obj["metadata"] = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+    return obj
 
 
 async def _applied(
@@ -67,7 +77,8 @@ async def _applied(
         return await _created(verbs, resource, namespace, name, patch, call), True
 
     def edit(live: JSONObject) -> JSONObject:
-        return verbs.rules.apply(resource, live, patch, call, verbs.clock.now(), subresource)
+        version = live["metadata"]["resourceVersion"]
+        return _without_version(verbs.rules.apply(resource, live, patch, call, verbs.clock.now(), subresource), version)
 
     return await verbs.update(resource, namespace, name, edit, call, subresource=subresource), False
 

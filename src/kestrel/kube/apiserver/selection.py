@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -29,6 +29,10 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _TOO_OLD_TOKEN = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."  # noqa: E501 - Kubernetes' own sentence
 
 
+View = Callable[[JSONObject], JSONObject]
+"""Makes of a stored object the one that is asked for: most are asked for as they are stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Label and field selectors of one request, bound to a resource."""
@@ -38,7 +42,7 @@ class Selection:
     namespace: str = ""
 
     @classmethod
-    def parse(cls, resource: Resource, labels: str, fields: str) -> Selection:
+    def parse(cls, resource: Resource, labels: str, fields: str, view: View) -> Selection:
         """Read both selectors; raises InvalidArgument (400) with the sentence of the parser."""
         try:
             wanted = Labels.parse(labels)
@@ -52,7 +56,9 @@ class Selection:
             return cls(None)
 
         def match(record: Record) -> bool:
-            return (not wanted or wanted.matches(record.labels)) and (not parsed or matcher.matches(record.object))
+            return (not wanted or wanted.matches(record.labels)) and (
+                not parsed or matcher.matches(view(record.object))
+            )
 
         return cls(match, name, namespace)
 
@@ -67,12 +73,18 @@ class Listing:
 
 
 def listing(
-    store: ObjectStore, collection: str, resource: Resource, namespace: str, name: str, options: ListOptions
+    store: ObjectStore,
+    collection: str,
+    resource: Resource,
+    namespace: str,
+    name: str,
+    options: ListOptions,
+    view: View,
 ) -> Listing:
     """Return the selected objects; raises InvalidArgument and Expired (410)."""
     if options.send_initial_events is not None:
         raise _invalid_options("sendInitialEvents", "sendInitialEvents is forbidden for list")
-    selection = Selection.parse(resource, options.labels, options.fields)
+    selection = Selection.parse(resource, options.labels, options.fields, view)
     after, version = _moment(store, options)
     name = name or selection.name
     if name and after is None and (namespace or not resource.namespaced) and version is None:
@@ -181,13 +193,19 @@ class Seen:
 
 
 async def watching(
-    store: ObjectStore, collection: str, resource: Resource, namespace: str, name: str, options: ListOptions
+    store: ObjectStore,
+    collection: str,
+    resource: Resource,
+    namespace: str,
+    name: str,
+    options: ListOptions,
+    view: View,
 ) -> AsyncGenerator[list[Seen], None]:
     """Yield what happens, in batches, until `timeout_seconds` are over; endless without.
 
     Raises InvalidArgument before the first batch, and Expired whenever events would be lost.
     """
-    selection = Selection.parse(resource, options.labels, options.fields)
+    selection = Selection.parse(resource, options.labels, options.fields, view)
     name = name or selection.name
     initial = _wants_initial(options)
     since = store.version if initial or not options.resource_version else _version(options.resource_version)

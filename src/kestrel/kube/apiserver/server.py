@@ -41,7 +41,6 @@ from kestrel.kube.apiserver.printing import OBJECT, Form, Printer, negotiate, to
 from kestrel.kube.apiserver.requests import Route
 from kestrel.kube.apiserver.reviews import Reviews
 from kestrel.kube.apiserver.rules import Rules
-from kestrel.kube.apiserver.selection import listing
 from kestrel.kube.apiserver.strategies import strategy
 from kestrel.kube.apiserver.subresources import Subresources
 from kestrel.kube.apiserver.tokens import TokenSigner
@@ -223,6 +222,7 @@ class ApiServer:
     async def _openapi(self, request: web.Request, rest: list[str]) -> web.Response:
         match rest:
             case ["v2"]:
+                negotiate(request.headers.get("Accept", ""), {})
                 return await self._cached(request, openapi.v2(self.rules.scheme))
             case ["v3"]:
                 return _found(openapi.v3_index(self.rules.scheme))
@@ -319,8 +319,7 @@ class ApiServer:
 
     async def _list(self, request: web.Request, found: Route, form: Form, _: Call) -> web.StreamResponse:
         options = requests.list_options(request.query)
-        name = self.verbs.collection(found.resource)
-        page = listing(self._store, name, found.resource, found.namespace, "", options)
+        page = self.verbs.list(found.resource, found.namespace, "", options)
         body = self._printer.many(found.resource, page, form, self._clock.now())
         return await _bytes(request, body, form.content_type)
 
@@ -351,6 +350,7 @@ class ApiServer:
     async def _update(self, request: web.Request, found: Route, form: Form, call: Call) -> web.StreamResponse:
         resource = found.resource
         body, repeated = await self._object(request, found, call)
+        _check_url(found, body)
         self.rules.check_fields(resource, body, call, repeated)
         kept = self.rules.kept(resource, body)
         record = await self.verbs.update(
@@ -371,7 +371,7 @@ class ApiServer:
             raise status.bad_request(f"error decoding patch: strict decoding error: {listed}")
         record, created = await patched(
             self.verbs,
-            self.rules.stored_as(found.resource),
+            found.resource,
             found.namespace,
             found.name,
             patch,
@@ -398,8 +398,7 @@ class ApiServer:
     async def _delete_all(self, request: web.Request, found: Route, form: Form, call: Call) -> web.StreamResponse:
         resource = self.rules.stored_as(found.resource)
         options = await self._delete_options(request, call)
-        name = self.verbs.collection(resource)
-        page = listing(self._store, name, found.resource, found.namespace, "", requests.list_options(request.query))
+        page = self.verbs.list(found.resource, found.namespace, "", requests.list_options(request.query))
         for record in page.page.records:
             try:
                 await self.verbs.delete(resource, record.key.namespace, record.key.name, options, call)
@@ -453,6 +452,13 @@ class ApiServer:
     ) -> web.Response:
         body = self._printer.one(resource, record, form, self._clock.now())
         return await _bytes(request, body, form.content_type, code)
+
+
+def _check_url(found: Route, body: JSONObject) -> None:
+    """Refuse a body of another object before anyone looks whether there is one."""
+    given = str((body.get("metadata") or {}).get("name") or found.name)
+    if given != found.name:
+        raise status.bad_request(f"the name of the object ({given}) does not match the name on the URL ({found.name})")
 
 
 def _wrong_kind(given: tuple[str, str], kind: GroupVersionKind) -> Exception:

@@ -11,9 +11,10 @@ the client named a resourceVersion the condition is its own and a mismatch is it
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from kestrel.base.clock import Clock, SystemClock
 from kestrel.kube.api import meta, status
@@ -21,17 +22,20 @@ from kestrel.kube.api.scheme import JSONObject, Resource
 from kestrel.kube.apiserver.admission import Admission
 from kestrel.kube.apiserver.call import Call
 from kestrel.kube.apiserver.rules import Rules
+from kestrel.kube.apiserver.selection import Listing, Seen, listing, watching
 from kestrel.kube.apiserver.strategies import Strategy, strategy
-from kestrel.kube.client import DeleteOptions
+from kestrel.kube.client import DeleteOptions, ListOptions
 from kestrel.kube.store import Exists, Key, Missing, ObjectStore, Record, Stale
 from kestrel.kube.store.store import encode
 
 ATTEMPTS = 16
 """How often a write without a resourceVersion is tried against concurrent writers."""
 
+_Batch = list[Seen]  # inside Verbs the name `list` is a verb
 Edit = Callable[[JSONObject], JSONObject]
 """Makes the new object from the caller's own copy of the live one."""
 
+_PROPAGATION = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 _SERVER_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
 
 
@@ -69,6 +73,18 @@ class Verbs:
         if record is None:
             raise status.not_found(resource, name)
         return record
+
+    def list(self, resource: Resource, namespace: str, name: str, options: ListOptions) -> Listing:
+        """Return the selected objects of a collection; raises InvalidArgument and Expired (410)."""
+        view = partial(self.rules.presented, resource)
+        return listing(self.store, self.collection(resource), resource, namespace, name, options, view)
+
+    def watch(
+        self, resource: Resource, namespace: str, name: str, options: ListOptions
+    ) -> AsyncGenerator[_Batch, None]:
+        """Yield what happens to the selected objects, in batches; see `selection.watching`."""
+        view = partial(self.rules.presented, resource)
+        return watching(self.store, self.collection(resource), resource, namespace, name, options, view)
 
     # Writing
 
@@ -187,14 +203,18 @@ class Verbs:
         self.admission.delete(resource, key)
         old = record.object
         grace = rule.grace(old, options)
-        lingers = bool(old["metadata"].get("finalizers")) or grace > 0 or rule.holds(old)
+        finalizers = _finalizers(old, options.propagation)
+        lingers = bool(finalizers) or grace > 0 or rule.holds(old)
         dry = call.dry_run or options.dry_run
         if not lingers:
             if dry:
                 return Deleted(record, gone=True)
             return Deleted(await self.store.delete(key, expected=record.version), gone=True)
         marked = record.copy()
-        if not self._mark(marked, rule, grace):
+        begun = self._mark(marked, rule, grace)
+        if finalizers != (old["metadata"].get("finalizers") or []):
+            marked["metadata"]["finalizers"] = finalizers
+        elif not begun:
             return Deleted(record, gone=False)
         if dry:
             return Deleted(_unstored(key, marked), gone=False)
@@ -221,6 +241,16 @@ class Verbs:
     async def finalize(self, resource: Resource, namespace: str, name: str, edit: Edit, call: Call) -> Record:
         """Replace the finalizers of a namespace (`namespaces/finalize`)."""
         return await self.update(resource, namespace, name, edit, call, subresource="finalize")
+
+
+def _finalizers(obj: JSONObject, propagation: str | None) -> list[str]:
+    """Return the finalizers of a deleted object: the garbage collector sees to its dependents and removes them."""
+    found = list(obj["metadata"].get("finalizers") or ())
+    if propagation in (None, "") or obj["metadata"].get("deletionTimestamp"):
+        return found
+    found = [finalizer for finalizer in found if finalizer not in _PROPAGATION.values()]
+    wanted = _PROPAGATION.get(str(propagation))
+    return [*found, wanted] if wanted else found
 
 
 def _unstored(key: Key, obj: JSONObject) -> Record:

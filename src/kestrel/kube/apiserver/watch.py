@@ -19,7 +19,7 @@ from kestrel.http.upgrade import Disconnect
 from kestrel.kube.api import status
 from kestrel.kube.apiserver.printing import Form, Printer
 from kestrel.kube.apiserver.requests import Route
-from kestrel.kube.apiserver.selection import Seen, watching
+from kestrel.kube.apiserver.selection import Seen
 from kestrel.kube.apiserver.verbs import Verbs
 from kestrel.kube.client import ListOptions
 from kestrel.kube.store.store import encode
@@ -36,8 +36,7 @@ async def stream(
     """Answer a watch. What is wrong with the request is raised before anything is written."""
     if not options.timeout_seconds:
         options = replace(options, timeout_seconds=MIN_SECONDS + secrets.randbelow(MIN_SECONDS))
-    collection = verbs.collection(route.resource)
-    batches = watching(verbs.store, collection, route.resource, route.namespace, route.name, options)
+    batches = verbs.watch(route.resource, route.namespace, route.name, options)
     async with aclosing(batches):
         first = await anext(batches)
         response = web.StreamResponse(headers={"Content-Type": form.content_type, "Cache-Control": "no-cache, private"})

@@ -162,9 +162,9 @@ class Client:
         namespace = namespace or _namespace(body)
         return await self._transport.create(Target(resource=resource, namespace=namespace), body, self._options())
 
-    async def update(self, resource: str, body: JSONObject) -> JSONObject:
-        """Replace an object; raises Conflict when its resourceVersion is not the newest."""
-        return await self._transport.update(_target(resource, body), body, self._options())
+    async def update(self, resource: str, body: JSONObject, *, subresource: str = "") -> JSONObject:
+        """Replace an object (or its subresource); raises Conflict when its resourceVersion is not the newest."""
+        return await self._transport.update(_target(resource, body, subresource), body, self._options())
 
     async def update_status(self, resource: str, body: JSONObject) -> JSONObject:
         """Replace the status of an object; everything else in `body` is ignored."""

@@ -98,7 +98,7 @@ class SqliteStore:
         backlog: int = BACKLOG,
         clock: Clock | None = None,
     ) -> None:
-        """`volatile` maps resources that are kept in memory only to their life in seconds."""
+        """`volatile` maps resources that are kept in memory only to their life in seconds; 0 is for ever."""
         database.migrate(_MIGRATIONS)
         self._database = database
         self._volatile = dict(volatile or {})
@@ -265,7 +265,7 @@ class SqliteStore:
             self._collection(write.key.resource).remove(write.key)
         else:
             self._collection(write.key.resource).put(change.record)
-            if write.volatile:
+            if self._volatile.get(write.key.resource):
                 self._let_expire(change.record)
         self._window.append(change)
         self._busy.pop(write.key, None)

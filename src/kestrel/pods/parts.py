@@ -62,9 +62,7 @@ class ContainerEngine(Protocol):
         """Remove a container."""
         ...
 
-    async def exec_sync(
-        self, wanted: str, config: ExecConfig, *, timeout: float, limit: int = ...
-    ) -> ExecResult:
+    async def exec_sync(self, wanted: str, config: ExecConfig, *, timeout: float, limit: int = ...) -> ExecResult:
         """Run a process in a container to its end."""
         ...
 

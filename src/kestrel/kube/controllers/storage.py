@@ -38,6 +38,10 @@ class Directories(Protocol):
         """Return the directory's record, with its `path`."""
         ...
 
+    def hold(self, name: str, user: str) -> None:
+        """Note who uses a directory, so that nobody clears it as unused; raises NotFound."""
+        ...
+
     def resize(self, name: str, size: int) -> Any:
         """Record another size."""
         ...
@@ -196,6 +200,7 @@ class Storage(Loop[Key]):
         except (KestrelError, OSError) as error:
             self._tell(claim, WARNING, "ProvisioningFailed", f"failed to provision volume: {error}")
             raise
+        self._hold(name)
         body = {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
@@ -277,6 +282,8 @@ class Storage(Loop[Key]):
 
     async def _volume(self, volume: JSONObject) -> None:
         name, reference = volume["metadata"]["name"], volume["spec"].get("claimRef")
+        if _is_ours(volume):
+            self._hold(name)
         if reference is None or not reference.get("uid"):
             if volume["metadata"].get("deletionTimestamp"):
                 await self._drop_finalizer(VOLUMES, volume, VOLUME_PROTECTION)
@@ -287,6 +294,12 @@ class Storage(Loop[Key]):
         if claim is not None and claim["metadata"]["uid"] == reference["uid"]:
             return
         await self._release(volume)
+
+    def _hold(self, name: str) -> None:
+        try:
+            self._directories.hold(name, f"persistentvolume/{name}")
+        except NotFound:
+            return  # its data is gone; pods that want it are told so
 
     async def _release(self, volume: JSONObject) -> None:
         """Do what the reclaim policy says, now that the claim is gone."""

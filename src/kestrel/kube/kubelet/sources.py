@@ -1,14 +1,11 @@
 """Reads from the API what pods refer to: ConfigMaps, Secrets, tokens, claims and pull secrets."""
 
 import asyncio
-import base64
-import binascii
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from kestrel.base.errors import FailedPrecondition, Unimplemented
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, Unimplemented
+from kestrel.distribution import Credentials, pull_secrets
 from kestrel.kube.client import Client, JSONObject
 from kestrel.kube.kubelet import pod as pods
 from kestrel.kube.kubelet.env import SECRET, Sources
@@ -70,8 +67,8 @@ async def claim(client: Client, pod: JSONObject, name: str) -> Claim:
     return Claim(path=Path(source["path"]), read_only=only_read)
 
 
-async def pull_credentials(client: Client, pod: JSONObject) -> dict[str, Any] | None:
-    """Return the merged `auths` of the pod's pull secrets in docker's form, None when there are none.
+async def pull_credentials(client: Client, pod: JSONObject) -> Credentials | None:
+    """Return who the pod's pull secrets say we are, None when there are none.
 
     A secret that is missing or unreadable is passed over, as upstream does: the pull then says what is wrong.
     """
@@ -79,31 +76,16 @@ async def pull_credentials(client: Client, pod: JSONObject) -> dict[str, Any] | 
     if not names:
         return None
     sources = await read(client, pods.namespace(pod), ((SECRET, name) for name in names))
-    auths: dict[str, Any] = {}
-    for name in names:
-        data = sources.find(SECRET, name) or {}
-        auths |= _auths(data.get(".dockerconfigjson"), wrapped=True) | _auths(data.get(".dockercfg"), wrapped=False)
-    return {"auths": auths} if auths else None
+    read_ones = [sources.find(SECRET, name) or {} for name in names]
+    kinds = ("dockerconfigjson", "dockercfg")
+    found = [(f"kubernetes.io/{kind}", data[f".{kind}"]) for data in read_ones for kind in kinds if f".{kind}" in data]
+    readable = [secret for secret in found if _is_readable(secret)]
+    return pull_secrets(readable) if readable else None
 
 
-def _auths(data: bytes | None, *, wrapped: bool) -> dict[str, Any]:
+def _is_readable(secret: tuple[str, bytes]) -> bool:
     try:
-        found = json.loads(data or b"{}")
-    except ValueError:
-        return {}
-    if wrapped and isinstance(found, dict):
-        found = found.get("auths")
-    return {host: _login(entry) for host, entry in found.items()} if isinstance(found, dict) else {}
-
-
-def _login(entry: Any) -> dict[str, Any]:
-    """Give an entry its user and password also when it carries them only as `auth`."""
-    if not isinstance(entry, dict):
-        return {}
-    if "auth" in entry and "username" not in entry:
-        try:
-            user, _, password = base64.b64decode(str(entry["auth"])).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
-            return entry
-        return entry | {"username": user, "password": password}
-    return entry
+        pull_secrets([secret])
+    except InvalidArgument:
+        return False
+    return True

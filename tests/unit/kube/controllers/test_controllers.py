@@ -116,6 +116,7 @@ async def test_a_claim_gets_a_local_volume_of_its_own(world):
     assert volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
     path = Path(volume["spec"]["hostPath"]["path"])
     assert path.is_dir()
+    assert world.directories.prune() == []
     await world.client.delete(CLAIMS, "data", "default")
     await world.gone(CLAIMS, "data")
     await world.gone(VOLUMES, claim["spec"]["volumeName"], "")

@@ -294,8 +294,8 @@ async def test_pull_secrets_reach_the_registry_client(world):
     await world.pod(containers=[{"name": "app", "image": "example.test/app:1"}], imagePullSecrets=[{"name": "pull"}])
     await world.phase("Running")
     ((_, _, credentials),) = [call for call in world.runtime.calls if call[0] == "pull"]
-    assert credentials["auths"]["example.test"]["username"] == "me"
-    assert credentials["auths"]["example.test"]["password"] == "secret"
+    found = await credentials.lookup("example.test")
+    assert (found.username, found.password) == ("me", "secret")
 
 
 async def test_a_command_that_cannot_run_is_explained(world):

@@ -106,8 +106,14 @@ class Upload:
 
     def write(self, data: "bytes | bytearray | memoryview") -> int:
         """Append at `offset`; returns the number of bytes taken, always all."""
-        with disk_errors(self._store.root):
-            write_all(self._fd, data)
+        try:
+            with disk_errors(self._store.root):
+                write_all(self._fd, data)
+        except BaseException:
+            # A full disk may have taken a part; it is right, and counts.
+            self.offset = os.lseek(self._fd, 0, os.SEEK_END)
+            self._hasher = None
+            raise
         self.offset += len(data)
         if self._hasher:
             self._hasher.update(data)

@@ -5,11 +5,15 @@ by the profile's hash. `program` is what the runtime calls; `compile_profile` do
 """
 
 import ctypes
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from typing import Any
+
+try:
+    from _blake2 import blake2b  # hashlib would bring OpenSSL, megabytes that every shim would map
+except ImportError:  # an interpreter that is built differently
+    from hashlib import blake2b
 
 from kestrel.linux import syscalls
 
@@ -52,7 +56,7 @@ def program(profile: Mapping[str, Any], cache: str) -> bytes:
     Raises ValueError for a profile that is wrong, OSError when libseccomp is missing or refuses.
     """
     text = json.dumps(profile, sort_keys=True, separators=(",", ":")).encode()
-    digest = hashlib.sha256(VERSION + os.uname().machine.encode() + text).hexdigest()
+    digest = blake2b(VERSION + os.uname().machine.encode() + text, digest_size=32).hexdigest()
     path = f"{cache}/{digest}.bpf"
     try:
         with open(path, "rb") as file:
@@ -98,7 +102,7 @@ def _in_child(profile: Mapping[str, Any]) -> bytes:
         os.close(pidfd)
     answer = b"".join(parts)
     if not answer.startswith(b"+"):
-        raise ValueError(f"seccomp profile: {answer[1:].decode(errors='replace') or 'the compiler died'}")
+        raise ValueError(answer[1:].decode(errors="replace") or "the process that compiled the profile was killed")
     return answer[1:]
 
 

@@ -102,14 +102,24 @@ class Channel:
             sent += send_some(self.socket, data[sent:])
 
     def receive(self) -> "tuple[Message, list[int]] | None":
-        """Wait for a message and its descriptors; None when the peer has closed."""
+        """Wait for a message and its descriptors; None when the peer has closed, or died with our words unread."""
         while not self._ready:
-            data, descriptors = receive(self.socket)
+            try:
+                data, descriptors = receive(self.socket)
+            except ConnectionResetError:
+                data, descriptors = b"", []
             if not data:
                 self._decoder.close()
                 return None
             self._ready = self._decoder.feed(data, descriptors)
         return self._ready.pop(0)
+
+    def offer(self, message: Message) -> None:
+        """Send a message to a peer that may be gone; reading then tells."""
+        try:
+            self.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
 
     def close(self) -> None:
         """Close the socket and whatever arrived without a message."""

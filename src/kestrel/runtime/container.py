@@ -11,7 +11,7 @@ import signal
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError
@@ -60,6 +60,7 @@ class Container:
     def __init__(self, request: CreateRequest, around: Surroundings) -> None:
         self.id = request.container_id
         self.spec = request.spec
+        self.process: dict[str, Any] = {}
         self.status = state.CREATING
         self.pid = 0
         self.pidfd = -1
@@ -103,6 +104,10 @@ class Container:
         self.pid, self.pidfd = started.pid, started.pidfd
         self._channel = channel.Channel(started.channel)
         self._pending = reply
+        # What a later exec inherits is all that is needed of the spec from now on; a profile has hundreds of names.
+        self.process = self.spec.get("process") or {}
+        self.spec = {}
+        self._request = replace(self._request, spec={}, rootfs=None)
         self._around.events.watch(started.channel.fileno(), loop.READ, self._heard)
 
     def _plan(self) -> plan.Plan:
@@ -212,7 +217,7 @@ class Container:
         state.require("start", self.status, self.id)
         assert self._channel is not None
         self._pending = reply
-        self._channel.send({"go": True})
+        self._channel.offer({"go": True})  # if it has died, its end answers
 
     def kill(self, number: int, *, everyone: bool = False) -> None:
         """Send a signal to the first process, or to every process of the container's group."""
@@ -397,4 +402,7 @@ def seccomp_filter(profile: "dict[str, Any] | None", cache: str) -> "Filter | No
     if unknown:
         raise InvalidArgument(f"unknown seccomp flag {unknown[0]}")
     bits = sum(flags.get(name, 0) for name in profile.get("flags") or ())
-    return Filter(program=seccomp.program(profile, cache), flags=bits)
+    try:
+        return Filter(program=seccomp.program(profile, cache), flags=bits)
+    except ValueError as error:
+        raise InvalidArgument(f"linux.seccomp: {error}") from error

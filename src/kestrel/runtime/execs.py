@@ -39,7 +39,7 @@ class Exec:
         """Begin to join."""
         state.require("exec", container.status, container.id)
         wanted = dict(request.process)
-        given = container.spec.get("process") or {}
+        given = container.process
         for name in INHERITED:
             if name not in wanted and name in given:
                 wanted[name] = given[name]
@@ -86,7 +86,7 @@ class Exec:
             self._failure = error_from_json(message["error"])
         elif "ready" in message:
             self._theirs += descriptors
-            self._channel.send({"go": True})
+            self._channel.offer({"go": True})
 
     def _hang_up(self) -> None:
         assert self._channel is not None

@@ -7,6 +7,7 @@ descriptors watched and a few timers.
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -75,7 +76,7 @@ class Loop:
                     return
                 if pid == 0:
                     return
-                callback(pid, status)
+                self._guard(callback, pid, status)
 
         self.watch(reader, READ, reap)
 
@@ -89,8 +90,16 @@ class Loop:
             for fd, events in self._epoll.poll(self._timeout()):
                 callback = self._callbacks.get(fd)
                 if callback is not None:  # an earlier callback of this round may have dropped it
-                    callback(events)
+                    self._guard(callback, events)
             self._fire()
+
+    def _guard(self, callback: Callable[..., None], *arguments: int) -> None:
+        """A bug, or an error nobody foresaw, costs one callback and not the sandbox. It is written down."""
+        try:
+            callback(*arguments)
+        except Exception as error:  # noqa: BLE001 - see above
+            sys.excepthook(type(error), error, error.__traceback__)
+            sys.stderr.flush()
 
     def _timeout(self) -> float:
         self._timers = [timer for timer in self._timers if timer.action is not None]
@@ -103,4 +112,4 @@ class Loop:
         for timer in [timer for timer in self._timers if timer.due <= now]:
             action, timer.action = timer.action, None
             if action is not None:
-                action()
+                self._guard(action)

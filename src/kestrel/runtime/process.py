@@ -176,8 +176,11 @@ def set_oom_score(value: int) -> "str | None":
     Called before the container's root is entered, so that /proc is the host's or a fresh one of ours.
     """
     try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write(str(value))
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(value).encode())
+        finally:
+            os.close(fd)
     except PermissionError:
         return f"oom_score_adj {value} was not set: lowering it needs CAP_SYS_RESOURCE"
     return None

@@ -218,17 +218,18 @@ class Shim:
             raise AlreadyExists(f"container with given ID already exists: {request.container_id}")
         if not request.container_id or set(request.container_id) - NAME_CHARACTERS or request.container_id[0] == ".":
             raise InvalidArgument(f"invalid container id {request.container_id!r}")
+        name = request.container_id
         container = Container(request, self._around)
 
         def reply(result: "dict[str, Any] | None", error: "BaseException | None") -> None:
             if error is None:
                 client.answer(identifier, result)
             else:
-                del self._containers[request.container_id]
+                del self._containers[name]
                 client.fail(identifier, error)
 
         container.create(reply)
-        self._containers[request.container_id] = container
+        self._containers[name] = container
 
     def _start(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
         self._container(given).start(

@@ -18,8 +18,10 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import abi, mounts, syscalls
+from kestrel.linux import abi, mounts, seccomp, syscalls
 from kestrel.linux.rootfs import Lower, Rootfs
+from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
+from kestrel.oci.runtime_seccomp import seccomp_for
 from kestrel.runtime import channel
 from kestrel.runtime.messages import SandboxRequest, error_to_json, from_json
 
@@ -89,6 +91,7 @@ def main(arguments: list[str]) -> NoReturn:
     syscalls.set_process_name("kestrel-zygote")
     syscalls.prctl(abi.PR_SET_DUMPABLE, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims that end before us
+    _compile_ahead(f"{run_directory}/seccomp")
     daemon = channel.Channel(sock)
     while True:
         received = daemon.receive()
@@ -105,6 +108,20 @@ def _warm_up() -> None:
 
     gc.collect()
     gc.freeze()
+
+
+def _compile_ahead(cache: str) -> None:
+    """Compile the default seccomp profile in a child while nobody waits for it."""
+    if os.fork():
+        return
+    code = 1
+    try:
+        seccomp.program(dict(seccomp_for(DEFAULT_CAPABILITIES)), cache)
+        code = 0
+    except (OSError, ValueError):
+        pass  # no libseccomp: the first container that wants the profile says so
+    finally:
+        os._exit(code)
 
 
 def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[int], cache: str) -> None:

@@ -73,7 +73,7 @@ msgctl msgget msgrcv msgsnd semctl semget semop semtimedop semtimedop_time64 shm
 BY_CAPABILITY = {
     "CAP_SYS_ADMIN": """
         bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount
-        open_tree open_tree_attr perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount
+        open_tree open_tree_attr perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns syslog umount
         umount2 unshare
     """.split(),
     "CAP_SYS_BOOT": ["reboot"],
@@ -94,7 +94,7 @@ BY_CAPABILITY = {
 
 REFUSED = """
 _sysctl add_key afs_syscall bdflush create_module get_kernel_syms getpmsg io_uring_enter io_uring_register
-io_uring_setup kexec_file_load kexec_load keyctl nfsservctl pivot_root putpmsg query_module request_key security
+io_uring_setup kexec_file_load kexec_load keyctl nfsservctl putpmsg query_module request_key security
 swapoff swapon sysfs tuxcall uselib userfaultfd ustat vm86 vm86old vserver
 """.split()
 """Known and refused for everybody: EPERM."""

@@ -1,0 +1,81 @@
+"""Paths inside a root, resolved by the kernel: needs no root, only openat2(2)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kestrel.linux import mounts
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "root").mkdir()
+    fd = os.open(tmp_path / "root", os.O_PATH | os.O_DIRECTORY)
+    yield fd
+    os.close(fd)
+
+
+def place_of(fd: int) -> str:
+    name = os.readlink(f"/proc/self/fd/{fd}")
+    os.close(fd)
+    return name
+
+
+def test_missing_directories_are_made(root: int, tmp_path: Path) -> None:
+    assert place_of(mounts.make_directories(root, "/a/b/c")) == f"{tmp_path}/root/a/b/c"
+    assert place_of(mounts.make_directories(root, "/a/b/c")) == f"{tmp_path}/root/a/b/c"
+
+
+def test_an_absolute_link_stays_inside(root: int, tmp_path: Path) -> None:
+    (tmp_path / "root/real").mkdir()
+    (tmp_path / "root/link").symlink_to("/real")
+    assert place_of(mounts.make_directories(root, "/link/new")) == f"{tmp_path}/root/real/new"
+
+
+@pytest.mark.parametrize("target", ["../../outside", "/../outside", "../../../../../../outside"])
+def test_a_link_that_climbs_ends_at_the_root(root: int, tmp_path: Path, target: str) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "root/outside").mkdir()
+    (tmp_path / "root/link").symlink_to(target)
+    assert place_of(mounts.make_directories(root, "/link/new")) == f"{tmp_path}/root/outside/new"
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_dots_climb_no_higher_than_the_root(root: int, tmp_path: Path) -> None:
+    assert place_of(mounts.make_directories(root, "/../../x")) == f"{tmp_path}/root/x"
+
+
+def test_a_dangling_link_is_an_error_and_nothing_is_made_outside(root: int, tmp_path: Path) -> None:
+    (tmp_path / "root/link").symlink_to("../gone")
+    with pytest.raises(OSError, match="File exists"):
+        mounts.make_directories(root, "/link/x")
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_magic_link_is_not_followed(root: int, tmp_path: Path) -> None:
+    with mounts.opened(os.open("/proc", os.O_PATH)) as proc, pytest.raises(OSError, match="symbolic links"):
+        mounts.open_in_root(proc, "self/cwd")
+
+
+def test_a_file_is_made_with_its_directories_and_then_found(root: int, tmp_path: Path) -> None:
+    assert place_of(mounts.make_file(root, "/a/b/file")) == f"{tmp_path}/root/a/b/file"
+    (tmp_path / "root/a/b/file").write_text("kept")
+    os.close(mounts.make_file(root, "/a/b/file"))
+    assert (tmp_path / "root/a/b/file").read_text() == "kept"
+
+
+def test_a_file_in_the_way_of_a_directory_is_an_error(root: int, tmp_path: Path) -> None:
+    (tmp_path / "root/f").write_text("")
+    with pytest.raises(OSError, match=r"Not a directory"):
+        mounts.make_directories(root, "/f/x")
+
+
+def test_failures_leave_no_descriptor_open(root: int, tmp_path: Path) -> None:
+    (tmp_path / "root/f").write_text("")
+    before = os.listdir("/proc/self/fd")
+    for path in ("/f/x", "/a/f/../../f/y"):
+        with pytest.raises(OSError, match="Not a directory"):
+            mounts.make_directories(root, path)
+    assert os.listdir("/proc/self/fd") == before

@@ -1,0 +1,122 @@
+import pytest
+
+from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.linux import abi
+from kestrel.linux.rootfs import Lower, Rootfs
+from kestrel.oci.runtime_defaults import default_spec
+from kestrel.runtime import operations as op
+from kestrel.runtime import plan
+
+ROOT = Rootfs(lowers=(Lower(path="/layers/a"),), upper="/u", work="/w")
+
+
+def kinds(made: plan.Plan) -> list[str]:
+    return [type(operation).__name__ for operation in made.operations]
+
+
+def test_equal_specs_give_equal_plans() -> None:
+    assert plan.build(default_spec(["true"]), ROOT) == plan.build(default_spec(["true"]), ROOT)
+
+
+def test_sources_are_taken_before_and_the_root_is_entered_last() -> None:
+    spec = default_spec(["true"])
+    spec["mounts"].append({"destination": "/d", "type": "bind", "source": "/s", "options": ["rbind"]})
+    order = kinds(plan.build(spec, ROOT))
+    assert order[:3] == ["TakeSource", "OwnMounts", "MountRoot"]
+    assert order[-1] == "EnterRoot"
+    assert order.index("MountBind") < order.index("MakeDevice") < order.index("MaskPath") < order.index("ReadOnlyPath")
+
+
+def test_namespaces_are_made_joined_or_inherited() -> None:
+    spec = default_spec(["true"])
+    spec["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid"}, {"type": "network", "path": "/run/netns/x"}]
+    made = plan.build(spec, ROOT)
+    assert made.new == abi.CLONE_NEWNS | abi.CLONE_NEWPID
+    assert made.joined == ((abi.CLONE_NEWNET, "/run/netns/x"),)
+
+
+def test_a_container_without_a_mount_namespace_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match="mount namespace"):
+        plan.build(default_spec(["true"], namespaces=("pid",)), ROOT)
+
+
+def test_a_dev_of_the_host_is_left_alone() -> None:
+    spec = default_spec(["true"])
+    spec["mounts"] = [{"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"]}]
+    assert "MakeDevice" not in kinds(plan.build(spec, ROOT))
+
+
+def test_a_device_of_the_spec_replaces_the_default_of_the_same_path() -> None:
+    spec = default_spec(["true"])
+    spec["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}]
+    devices = [o for o in plan.build(spec, ROOT).operations if isinstance(o, op.MakeDevice) and o.path == "/dev/null"]
+    assert [device.mode for device in devices] == [0o600]
+
+
+def test_a_terminal_without_devpts_is_refused() -> None:
+    spec = default_spec(["true"])
+    spec["process"]["terminal"] = True
+    spec["mounts"] = [mount for mount in spec["mounts"] if mount["type"] != "devpts"]
+    with pytest.raises(InvalidArgument, match="devpts"):
+        plan.build(spec, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"), [("/a/../b/./c/", "/b/c"), ("a", "/a"), ("/../../x", "/x"), ("/", "/"), ("", "/")]
+)
+def test_destinations_are_made_absolute(path: str, wanted: str) -> None:
+    assert plan.absolute(path) == wanted
+
+
+def test_a_plan_says_what_it_will_do_in_words() -> None:
+    text = "\n".join(plan.build(default_spec(["sh", "-c", "x"]), ROOT).describe())
+    assert "new namespaces: mount, pid, cgroup" in text
+    assert "mount 1 layers as the root, writes go to /u" in text
+    assert "mount proc at /proc (nosuid,nodev,noexec)" in text
+    assert "make /proc/sys read-only" in text
+    assert text.endswith("run sh -c x as user 0:0 in /")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"namespaces": [{"type": "mount"}, {"type": "mount"}]},
+        {"namespaces": [{"type": "mount"}, {"type": "weird"}]},
+        {"sysctl": {"kernel.core_pattern": "|/evil"}},
+        {"sysctl": {"net.ipv4.ip_forward": "1"}},
+        {"sysctl": {"kernel.shm_rmid_forced": "1\n2"}},
+    ],
+)
+def test_a_spec_that_is_wrong_or_would_change_the_host_is_refused(change: dict[str, object]) -> None:
+    spec = default_spec(["true"])
+    spec["linux"].update(change)
+    with pytest.raises(InvalidArgument):
+        plan.build(spec, ROOT)
+
+
+def test_a_sysctl_of_a_namespace_that_the_sandbox_owns_is_accepted() -> None:
+    spec = default_spec(["true"])
+    spec["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    made = plan.build(spec, ROOT, sandbox=frozenset({"network"}))
+    assert op.SetSysctl("net.ipv4.ip_forward", "1") in made.operations
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"namespaces": [{"type": "mount"}, {"type": "user"}]}, {"intelRdt": {"closID": "x"}}, {"mountLabel": "x"}],
+)
+def test_what_is_not_built_is_refused_and_not_ignored(change: dict[str, object]) -> None:
+    spec = default_spec(["true"])
+    spec["linux"].update(change)
+    with pytest.raises(Unimplemented):
+        plan.build(spec, ROOT)
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.1"])
+def test_every_1_x_version_is_accepted(version: str) -> None:
+    plan.build(default_spec(["true"]) | {"ociVersion": version}, ROOT)
+
+
+def test_version_2_is_not() -> None:
+    with pytest.raises(InvalidArgument, match="ociVersion"):
+        plan.build(default_spec(["true"]) | {"ociVersion": "2.0.0"}, ROOT)

@@ -1,0 +1,65 @@
+import pytest
+
+from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.linux.cgroups import DeviceRule
+from kestrel.linux.cgroups_v2 import converted, weight
+from kestrel.runtime.resources import DEFAULT_DEVICES, device_rules, limits
+
+
+def test_the_spec_s_numbers_become_limits_and_zero_is_no_limit() -> None:
+    made = limits({"memory": {"limit": 1000, "swap": 2000}, "cpu": {"quota": 5, "shares": 0}, "pids": {"limit": 7}})
+    assert (made.memory, made.swap, made.quota, made.shares, made.pids) == (1000, 2000, 5, None, 7)
+
+
+def test_version_2_gets_its_own_units() -> None:
+    made = limits(
+        {
+            "memory": {"limit": 1000, "swap": 1500},
+            "cpu": {"quota": 50000, "period": 100000, "shares": 1024, "cpus": "0"},
+            "pids": {"limit": -1},
+            "unified": {"memory.high": "900"},
+        }
+    )
+    assert dict(converted(made)) == {
+        "memory.max": "1000",
+        "memory.swap.max": "500",
+        "cpu.weight": "39",
+        "cpu.max": "50000 100000",
+        "cpuset.cpus": "0",
+        "pids.max": "max",
+        "memory.high": "900",
+    }
+
+
+@pytest.mark.parametrize(("shares", "wanted"), [(0, 1), (2, 1), (1024, 39), (262144, 10000), (10**9, 10000)])
+def test_cpu_shares_become_weights_between_1_and_10000(shares: int, wanted: int) -> None:
+    assert weight(shares) == wanted
+
+
+def test_devices_of_the_container_are_allowed_after_the_spec_s_rules() -> None:
+    rules = device_rules(
+        {"devices": [{"allow": False, "access": "rwm"}]}, [{"path": "/dev/x", "type": "c", "major": 10, "minor": 200}]
+    )
+    assert rules is not None
+    assert rules[0] == DeviceRule(allow=False)
+    assert rules[-1] == DeviceRule(allow=True, kind="c", major=10, minor=200)
+    assert set(DEFAULT_DEVICES) <= set(rules)
+
+
+def test_a_rule_that_allows_everything_needs_no_filter() -> None:
+    assert device_rules({"devices": [{"allow": True, "access": "rwm"}]}) is None
+
+
+def test_fuse_is_not_among_the_defaults() -> None:
+    assert not any((rule.major, rule.minor) == (10, 229) for rule in DEFAULT_DEVICES)
+
+
+def test_a_rule_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(InvalidArgument):
+        device_rules({"devices": [{"allow": True, "type": "z"}]})
+
+
+@pytest.mark.parametrize("spec", [{"rdma": {"x": 1}}, {"cpu": {"realtimeRuntime": 1}}, {"memory": {"kernel": 1}}])
+def test_a_limit_that_is_not_supported_is_not_ignored(spec: dict[str, object]) -> None:
+    with pytest.raises(Unimplemented):
+        limits(spec)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from kestrel.archive.compression import LayerWriter
+from kestrel.archive.entries import Source
+from kestrel.archive.writer import Sink
 from kestrel.base.db import Database
 from kestrel.base.errors import Conflict, InvalidArgument, NotFound, nearest
 from kestrel.content import Store
 from kestrel.images import prune as pruning
 from kestrel.images import push as pushing
+from kestrel.images import transfer
 from kestrel.images.flights import Flights
 from kestrel.images.model import (
     Image,
@@ -206,6 +209,19 @@ class ImageService:
             )
         await asyncio.to_thread(self._images.point, ref.with_digest(digest), digest)
         return digest
+
+    async def save(self, names: "Sequence[str]", sink: Sink) -> None:
+        """Write images as one tar that is an OCI layout and a docker archive; `sink` is written to in a thread."""
+        images = [await self.resolve(name) for name in names]
+        with self._content.lease() as lease:
+            lease.protect(self._images.blobs())
+            await asyncio.to_thread(transfer.save, self._content, images, sink)
+
+    async def load(self, source: Source) -> "_Images":
+        """Take in the images of such a tar, or of an older docker's; `source` is read in a thread."""
+        with self._content.lease():
+            found = await asyncio.to_thread(transfer.load, self._content, source)
+            return [await self.import_image(each.manifest, each.config, names=each.names) for each in found]
 
     # -- naming and removing
 

@@ -84,8 +84,11 @@ def _collect(value: Any, path: str, paths: list[str]) -> None:
 def load_yaml(data: bytes | str) -> tuple[Any, list[str]]:
     """The value in one YAML (or JSON) document, and the dotted paths of keys given twice."""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
-    if text.lstrip()[:1] in ("{", "["):
-        return load_json(text)
+    if text.lstrip()[:1] == "{":
+        try:
+            return load_json(text)
+        except InvalidArgument:
+            pass  # YAML in flow style begins with a brace, too
     import yaml  # only an apply written by hand pays for it
 
     try:

@@ -29,6 +29,7 @@ from typing import Any, Final
 from kestrel.base.errors import InvalidArgument
 from kestrel.kube.api.meta import parse_time
 from kestrel.kube.api.resource import GroupVersionKind, JSONObject, Resource, split_api_version
+from kestrel.kube.api.wire import delimited, varint
 
 MEDIA_TYPE: Final = "application/vnd.kubernetes.protobuf"
 MAGIC: Final = b"k8s\x00"
@@ -357,8 +358,8 @@ def encode(obj: JSONObject) -> bytes:
     name = message_name(*split_api_version(api_version), kind)
     if name is None:
         raise InvalidArgument(f"no protobuf form of {api_version} {kind} is known", hint="use JSON")
-    meta = _length(1, api_version.encode()) + _length(2, kind.encode())
-    return MAGIC + _length(1, meta) + _length(2, _encode(name, obj))
+    meta = delimited(1, api_version.encode()) + delimited(2, kind.encode())
+    return MAGIC + delimited(1, meta) + delimited(2, _encode(name, obj))
 
 
 def _encode(name: str, obj: JSONObject) -> bytes:
@@ -366,7 +367,7 @@ def _encode(name: str, obj: JSONObject) -> bytes:
     for field in _table()[name].by_number.values():
         if not field.name:
             inner = _encode(field.message, obj)
-            parts.append(_length(field.number, inner) if inner else b"")
+            parts.append(delimited(field.number, inner) if inner else b"")
             continue
         value = obj.get(field.name)
         if value is not None:
@@ -380,9 +381,9 @@ def _encode_field(field: _Field, value: Any) -> bytes:
     if field.mode != "{":
         return _encode_value(field, field.number, value)
     entries = (
-        _length(1, str(key).encode()) + _encode_value(field, 2, item) for key, item in _of(dict, value, field).items()
+        delimited(1, str(key).encode()) + _encode_value(field, 2, item) for key, item in _of(dict, value, field).items()
     )
-    return b"".join(_length(field.number, entry) for entry in entries)
+    return b"".join(delimited(field.number, entry) for entry in entries)
 
 
 def _of(kind: type, value: Any, field: _Field) -> Any:
@@ -394,18 +395,18 @@ def _of(kind: type, value: Any, field: _Field) -> Any:
 def _encode_value(field: _Field, number: int, value: Any) -> bytes:
     match field.letter:
         case "i" | "b":
-            return _number(number << 3) + _number(int(_of(int, value, field)) & 0xFFFFFFFFFFFFFFFF)
+            return varint(number << 3) + varint(int(_of(int, value, field)) & 0xFFFFFFFFFFFFFFFF)
         case "s":
-            return _length(number, _of(str, value, field).encode())
+            return delimited(number, _of(str, value, field).encode())
         case "y":
-            return _length(number, _bytes(field, value))
+            return delimited(number, _bytes(field, value))
         case "d":
-            return _number(number << 3 | _FIXED64) + struct.pack("<d", value)
+            return varint(number << 3 | _FIXED64) + struct.pack("<d", value)
     if field.message in _SPECIAL:
-        return _length(number, _encode_special(field.message, value))
+        return delimited(number, _encode_special(field.message, value))
     if field.message in _LIST_MESSAGES:
         value = {"items": value}
-    return _length(number, _encode(field.message, _of(dict, value, field)))
+    return delimited(number, _encode(field.message, _of(dict, value, field)))
 
 
 def _bytes(field: _Field, value: Any) -> bytes:
@@ -424,25 +425,11 @@ def _encode_special(name: str, value: Any) -> bytes:
             if moment is None:
                 raise InvalidArgument(f"{value!r} is no time")
             seconds = calendar.timegm(moment.utctimetuple())
-            return _number(8) + _number(seconds & 0xFFFFFFFFFFFFFFFF) + _number(16) + _number(moment.microsecond * 1000)
+            return varint(8) + varint(seconds & 0xFFFFFFFFFFFFFFFF) + varint(16) + varint(moment.microsecond * 1000)
         case "resource.Quantity":
-            return _length(1, str(value).encode())
+            return delimited(1, str(value).encode())
         case "intstr.IntOrString":
             if isinstance(value, str):
-                return _number(8) + _number(1) + _length(3, value.encode())
-            return _number(8) + _number(0) + _number(16) + _number(int(value) & 0xFFFFFFFFFFFFFFFF)
-    return _length(1, json.dumps(value, separators=(",", ":")).encode())
-
-
-def _number(value: int) -> bytes:
-    """A varint."""
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    found.append(value)
-    return bytes(found)
-
-
-def _length(number: int, data: bytes) -> bytes:
-    return _number(number << 3 | _LENGTH) + _number(len(data)) + data
+                return varint(8) + varint(1) + delimited(3, value.encode())
+            return varint(8) + varint(0) + varint(16) + varint(int(value) & 0xFFFFFFFFFFFFFFFF)
+    return delimited(1, json.dumps(value, separators=(",", ":")).encode())

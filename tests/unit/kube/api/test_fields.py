@@ -76,6 +76,7 @@ def test_yaml_is_read_as_kubernetes_reads_it():
     }  # fmt: skip
     assert twice == ["h"]
     assert documents.load_yaml('{"a": 1}') == ({"a": 1}, [])
+    assert documents.load_yaml("{a: 1}") == ({"a": 1}, [])
 
 
 def test_yaml_aliases_cannot_blow_a_document_up():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.kube.api import protobuf, scheme
+from kestrel.kube.api.wire import delimited
 
 # What kubectl 1.33 sent to a listening socket, by command line.
 BODIES = {
@@ -119,7 +120,7 @@ def test_nesting_is_bounded():
     deep = b""
     for _ in range(3000):  # ObjectMeta.managedFields.fieldsV1 ends early; JSON inside is what nests without end
         deep = b"[" + deep + b"]"
-    raw = protobuf._length(1, protobuf._length(17, protobuf._length(7, protobuf._length(1, deep))))
+    raw = delimited(1, delimited(17, delimited(7, delimited(1, deep))))
     pod = scheme.by_kind("", "v1", "Pod")
     try:
         protobuf.decode(pod, raw)

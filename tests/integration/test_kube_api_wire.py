@@ -19,6 +19,7 @@ from kestrel.testing.apiserver import TOKEN, Cluster, running
 
 CONFIGS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
+NOWHERE = "/api/v1/namespaces/none/configmaps"
 MERGE = "application/merge-patch+json"
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 JSON = {"Content-Type": "application/json"}
@@ -118,7 +119,7 @@ def status(body: Any) -> tuple[str, int, str]:
         ("POST", CONFIGS + "?fieldValidation=No", {"metadata": {"name": "a"}}, ("BadRequest", 400, None)),
         ("PUT", f"{CONFIGS}/a", {"metadata": {"name": "a"}}, ("NotFound", 404, 'configmaps "a" not found')),
         ("DELETE", f"{CONFIGS}/a", None, ("NotFound", 404, 'configmaps "a" not found')),
-        ("POST", CONFIGS.replace("default", "none"), {"metadata": {"name": "a"}}, ("NotFound", 404, 'namespaces "none" not found')),
+        ("POST", NOWHERE, {"metadata": {"name": "a"}}, ("NotFound", 404, 'namespaces "none" not found')),
     ],
 )  # fmt: skip
 async def test_a_bad_request_gets_the_status_kubernetes_has_for_it(api: Api, method, path, body, expected) -> None:
@@ -172,9 +173,7 @@ async def test_generated_names_are_made_and_metadata_is_the_servers(api: Api) ->
 
 async def test_unknown_and_repeated_fields_are_refused_warned_of_or_dropped(api: Api) -> None:
     text = b'{"metadata":{"name":"a"},"dta":{},"data":{"x":"1"},"data":{"x":"2"}}'
-    code, body = await api.call(
-        "POST", f"{CONFIGS}?fieldValidation=Strict", text, Content_Type="application/json"
-    )
+    code, body = await api.call("POST", f"{CONFIGS}?fieldValidation=Strict", text, Content_Type="application/json")
     assert code == 400
     assert 'unknown field "dta"' in body["message"]
     assert 'duplicate field "data"' in body["message"]

@@ -27,7 +27,7 @@ from kestrel.http import server as http
 from kestrel.kube.api import openapi, status
 from kestrel.kube.api.resource import GroupVersionKind, split_api_version
 from kestrel.kube.api.scheme import BUILTIN, JSONObject, Resource, Scheme
-from kestrel.kube.apiserver import requests
+from kestrel.kube.apiserver import requests, swagger
 from kestrel.kube.apiserver.admission import Admission, AdmissionSettings
 from kestrel.kube.apiserver.auth import Attributes, Authenticator, allowed, forbid
 from kestrel.kube.apiserver.backends import NodeBackend
@@ -222,8 +222,7 @@ class ApiServer:
     async def _openapi(self, request: web.Request, rest: list[str]) -> web.Response:
         match rest:
             case ["v2"]:
-                negotiate(request.headers.get("Accept", ""), {})
-                return await self._cached(request, openapi.v2(self.rules.scheme))
+                return await self._swagger(request)
             case ["v3"]:
                 return _found(openapi.v3_index(self.rules.scheme))
             case ["v3", "api", version]:
@@ -236,6 +235,15 @@ class ApiServer:
         if body is None:
             raise status.no_such_path()
         return await self._cached(request, body)
+
+    async def _swagger(self, request: web.Request) -> web.Response:
+        accept = request.headers.get("Accept", "")
+        document = openapi.v2(self.rules.scheme)
+        if swagger.ASKED_FOR in accept:
+            body = await asyncio.to_thread(swagger.encode, document)
+            return await _bytes(request, body, swagger.MEDIA_TYPE)
+        negotiate(accept, {})
+        return await self._cached(request, document)
 
     async def _cached(self, request: web.Request, body: bytes) -> web.Response:
         """Answer with a document that the client may keep: for ever when its address carries the hash."""

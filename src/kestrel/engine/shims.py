@@ -71,11 +71,13 @@ class ExecResult:
 
 
 class Zygote:
-    """The warm process that forks shims. Its end does not touch the shims."""
+    """The warm process that forks shims. Its end does not touch the shims, and a new one takes its place."""
 
-    def __init__(self, pid: int, sock: socket.socket) -> None:
+    def __init__(self, pid: int, sock: socket.socket, run_directory: str) -> None:
         self.pid = pid
         self._socket = sock
+        self._run_directory = run_directory
+        self._lock = asyncio.Lock()
 
     @classmethod
     async def start(cls, run_directory: "Path | str") -> Self:
@@ -83,17 +85,28 @@ class Zygote:
         os.makedirs(run_directory, 0o700, exist_ok=True)
         pid, sock = await asyncio.to_thread(spawn, str(run_directory))
         sock.setblocking(False)
-        return cls(pid, sock)
+        return cls(pid, sock, str(run_directory))
 
     async def shim(self, sandbox: SandboxRequest) -> "Shim":
         """Make a sandbox: a shim that holds its namespaces. Raises what the shim found impossible."""
+        try:
+            return await self._ask(sandbox)
+        except (Unavailable, OSError):
+            async with self._lock:
+                if not self._reap():
+                    raise
+                self._socket.close()
+                self.pid, self._socket = await asyncio.to_thread(spawn, self._run_directory)
+                self._socket.setblocking(False)
+            return await self._ask(sandbox)
+
+    async def _ask(self, sandbox: SandboxRequest) -> "Shim":
         ours, theirs = channel.pair()
         try:
             data = channel.encode({"do": "shim", "with": to_json(sandbox)}, 1)
             try:
-                await _send(self._socket, data, [theirs.fileno()])
-            except OSError as error:
-                raise Unavailable("the zygote has ended", hint="restart the daemon") from error
+                async with self._lock:
+                    await _send(self._socket, data, [theirs.fileno()])
             finally:
                 theirs.close()
             return await Shim.greet(ours, Path(sandbox.directory))
@@ -101,13 +114,20 @@ class Zygote:
             ours.close()
             raise
 
+    def _reap(self) -> bool:
+        """Say whether the process has ended."""
+        try:
+            return os.waitpid(self.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:
+            return True  # somebody was quicker
+
     async def close(self) -> None:
         """End it and wait until it is gone."""
         self._socket.close()
         try:
             await asyncio.to_thread(os.waitpid, self.pid, 0)
         except ChildProcessError:
-            pass  # the event loop's child watcher was quicker
+            pass  # somebody was quicker
 
 
 async def _send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:

@@ -50,6 +50,7 @@ class Surroundings:
     cache: str
     namespaces: frozenset[str]
     pid_namespace: int
+    oom_score: int
     exited: Callable[[Exited], None]
     out_of_memory: Callable[[OutOfMemory], None]
 
@@ -117,6 +118,8 @@ class Container:
             self.spec.setdefault("process", {})["terminal"] = True
         hierarchy = self._around.hierarchy
         limits = resources.limits(linux.get("resources") or {})
+        # The shim may be better protected from the OOM killer than its containers should be.
+        self.spec.setdefault("process", {}).setdefault("oomScoreAdj", self._around.oom_score)
         return plan.build(
             self.spec,
             Rootfs.from_json(request.rootfs) if request.rootfs is not None else None,
@@ -264,8 +267,15 @@ class Container:
         state.require("update", self.status, self.id)
         if self.group is None:
             raise InvalidArgument(f"container {self.id} has no cgroup and so no limits")
+        limits = resources.limits(wanted)
+        assert self._around.hierarchy is not None
         try:
-            self.group.limit(resources.limits(wanted))
+            # Version 1 makes the groups of optional controllers (cpuset) only when a limit asks for them.
+            if set(self._around.hierarchy.hierarchies(limits)) - set(self._around.hierarchy.hierarchies()):
+                self._around.hierarchy.create(self.group.path, limits)
+                for pid in self.group.pids():
+                    self.group.attach(pid)
+            self.group.limit(limits)
         except OSError as error:
             raise InvalidArgument(f"{error.strerror}: {error.filename}") from error
 

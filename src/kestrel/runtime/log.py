@@ -55,8 +55,7 @@ class LogWriter:
                 break
         if start:
             del rest[:start]
-        if lines:
-            self._append(b"".join(lines))
+        self._append_all(lines)
 
     def finish(self) -> None:
         """Write what has no newline, and close."""
@@ -80,6 +79,19 @@ class LogWriter:
             self._second = seconds
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         return f"{self._prefix}.{nanoseconds:09d}Z".encode()
+
+    def _append_all(self, lines: list[bytes]) -> None:
+        """Append lines, together as far as they fit into the file that is open."""
+        batch: list[bytes] = []
+        size = 0
+        for line in lines:
+            if self._where.max_size and batch and self._size + size + len(line) > self._where.max_size:
+                self._append(b"".join(batch))
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        if batch:
+            self._append(b"".join(batch))
 
     def _append(self, data: bytes) -> None:
         if self._where.max_size and self._size and self._size + len(data) > self._where.max_size:

@@ -25,7 +25,8 @@ from kestrel.oci.runtime_seccomp import seccomp_for
 from kestrel.runtime import channel
 from kestrel.runtime.messages import SandboxRequest, error_to_json, from_json
 
-PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from kestrel.runtime.zygote import main; main(sys.argv[2:])"
+# Behind the standard library: nothing that is installed beside us may stand in for a part of it.
+PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kestrel.runtime.zygote import main; main(sys.argv[2:])"
 
 
 def spawn(run_directory: str, *, environment: "Mapping[str, str] | None" = None) -> tuple[int, socket.socket]:

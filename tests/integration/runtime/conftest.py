@@ -77,7 +77,7 @@ class Box:
 
     def request(self, name: str) -> SandboxRequest:
         """Return the request for another sandbox."""
-        return SandboxRequest(id=name, directory=str(self.directory), cgroup=f"{self.cgroup}/{name}")
+        return SandboxRequest(id=name, directory=str(self.directory / name), cgroup=f"{self.cgroup}/{name}")
 
     async def create(self, name: str, spec: dict[str, Any], **options: Any) -> int:
         """Create a container with a log."""

@@ -235,14 +235,19 @@ async def test_nothing_of_the_host_s_environment_is_there(box: Any) -> None:
 
 
 async def test_the_interpreter_cannot_be_written_through_proc_self_exe(box: Any) -> None:
-    # CVE-2019-5736: run the runtime's own binary as the container's program, and hold it open for writing
-    spec = box.spec("/proc/self/exe", "-c", "import time; time.sleep(5)")
-    pid = await box.create("c", spec)
-    exe = os.stat(f"/proc/{pid}/exe")
-    assert exe.st_size > 0
-    with pytest.raises(OSError, match=r"Read-only file system|Text file busy"):
-        os.open(f"/proc/{pid}/exe", os.O_WRONLY)
-    await box.shim.delete("c", force=True)
+    # CVE-2019-5736. From here, with every right of the host's root, it is a file that cannot be written.
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.open(f"/proc/{box.shim.pid}/exe", os.O_WRONLY)
+    # And as the published attack does it: the runtime's own binary as the container's program, then held open.
+    host = Path(os.path.realpath("/proc/self/exe"))
+    before = host.read_bytes()
+    spec = box.spec("/proc/self/exe", "--version")
+    try:
+        await box.run("c", spec)
+    except KestrelError:
+        pass  # its libraries are not in this image: it could not even run
+    await box.script("for p in /proc/[0-9]*/exe; do echo x >> $p; done 2>/dev/null; true")
+    assert host.read_bytes() == before
 
 
 async def test_own_cgroups_are_visible_read_only_and_no_others(box: Any) -> None:

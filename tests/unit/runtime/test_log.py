@@ -67,6 +67,15 @@ def test_rotation_keeps_so_many_files_and_loses_no_recent_line(tmp_path: Path) -
     assert numbers == list(range(numbers[0], 200))
 
 
+def test_many_lines_at_once_are_spread_over_the_files(tmp_path: Path) -> None:
+    writer = LogWriter(LogFile(path=str(tmp_path / "log"), max_size=2000, max_files=4))
+    writer.write("stdout", b"".join(b"line %d\n" % number for number in range(300)))
+    writer.finish()
+    assert len(list(tmp_path.iterdir())) == 4
+    assert all(path.stat().st_size <= 2000 for path in tmp_path.iterdir())
+    assert rejoined(tmp_path / "log", "stdout").endswith(b"line 299\n")
+
+
 def test_one_file_is_cut_off_when_it_is_full(tmp_path: Path) -> None:
     writer = LogWriter(LogFile(path=str(tmp_path / "log"), max_size=500, max_files=1))
     for number in range(100):

@@ -238,6 +238,12 @@ def test_a_snapshot_written_with_redirects_is_refused(tmp_path: Path) -> None:
         diff(tmp_path, io.BytesIO())
 
 
+def test_a_tree_too_deep_to_pack_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "/".join("d" * 302)).mkdir(parents=True)
+    with pytest.raises(FailedPrecondition, match="directories deep"):
+        diff(tmp_path, io.BytesIO())
+
+
 def test_sockets_are_not_content(tmp_path: Path) -> None:
     import socket
 

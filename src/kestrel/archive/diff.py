@@ -23,6 +23,8 @@ from kestrel.base.errors import DataLoss, FailedPrecondition
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_DEPTH_LIMIT: Final = 300
+"""Each level costs a descriptor and a stack frame while it is open; real trees have a few dozen."""
 _UNREADABLE: Final = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
 _KINDS: Final = {
     stat.S_IFREG: Kind.FILE,
@@ -73,6 +75,8 @@ class _Walk:
 
     def directory(self, fd: int, prefix: str) -> None:
         """Write what is in the directory, and below."""
+        if prefix.count("/") > _DEPTH_LIMIT:
+            raise FailedPrecondition(f"the tree is more than {_DEPTH_LIMIT} directories deep at {prefix[:60]!r}...")
         if prefix and _is_opaque(fd):
             self._add(Entry(name=prefix + OPAQUE, mode=0o644, mtime=self._time(os.fstat(fd))), b"")
         for name in sorted(os.listdir(fd), key=os.fsencode):

@@ -9,22 +9,37 @@ kernel drops the lock with the process, so "locked" means "alive" and never has 
 import fcntl
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from kestrel.archive.disk import disk_errors
 from kestrel.base.errors import Conflict, DataLoss, FailedPrecondition
 from kestrel.oci.digest import DEFAULT_ALGORITHM, Digest, Hasher
 
-if TYPE_CHECKING:
-    from kestrel.content.local import Store
-
 _REHASH_PIECE = 1 << 20
+
+
+class Home(Protocol):
+    """Where blobs go when they are whole: what this module needs of the store."""
+
+    root: Path
+
+    def adopt(self, fd: int, path: Path, digest: Digest) -> None:
+        """Give a verified temporary its final name, durably."""
+        ...
+
+    def remember_upload(self, upload_id: str, hasher: Hasher | None) -> None:
+        """Keep the running hash of an upload that pauses."""
+        ...
+
+    def forget_upload(self, upload_id: str) -> None:
+        """Drop the running hash of an upload that is over."""
+        ...
 
 
 class ContentWriter:
     """One blob on its way in. Use as a context manager: what is not committed when it ends is thrown away."""
 
-    def __init__(self, store: "Store", path: Path, *, expected: Digest | None, size: int | None) -> None:
+    def __init__(self, store: Home, path: Path, *, expected: Digest | None, size: int | None) -> None:
         self._store = store
         self._path = path
         self._expected = expected
@@ -95,7 +110,7 @@ class Upload:
     when the upload is committed. Closing keeps what was written, `abort` throws it away.
     """
 
-    def __init__(self, store: "Store", upload_id: str, path: Path, hasher: Hasher | None, algorithm: str) -> None:
+    def __init__(self, store: Home, upload_id: str, path: Path, hasher: Hasher | None, algorithm: str) -> None:
         self._store = store
         self.id = upload_id
         self._path = path

@@ -188,6 +188,10 @@ class ImageService:
         """Make every layer of an image mountable."""
         await ensure_unpacked(self._content, self._snapshots, image, progress)
 
+    async def settle(self) -> int:
+        """Make unpacked layers survive a power cut; returns how many. For a background task, now and then."""
+        return await asyncio.to_thread(self._snapshots.settle)
+
     # -- going out
 
     async def push(self, name: "str | Reference", *, credentials: Any = None, progress: Report = silent) -> Digest:

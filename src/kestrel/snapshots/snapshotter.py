@@ -76,6 +76,10 @@ class Snapshotter(Protocol):
         """Remove a layer; Conflict while a snapshot stands on it. Gone already is fine."""
         ...
 
+    def settle(self) -> int:
+        """Make every layer survive a power cut; returns how many were made durable. Slow: call it off the path."""
+        ...
+
     def prepare(self, key: str, layers: Sequence[Digest]) -> Rootfs:
         """Make a writable snapshot on layers, the lowest first. AlreadyExists; NotFound for a missing layer."""
         ...

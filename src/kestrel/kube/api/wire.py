@@ -19,13 +19,3 @@ def varint(value: int) -> bytes:
 def delimited(number: int, data: bytes) -> bytes:
     """A field with a length: bytes, text or a message."""
     return varint(number << 3 | LENGTH) + varint(len(data)) + data
-
-
-def text(number: int, value: str | None) -> bytes:
-    """A text field; nothing when it is empty, as proto3 has it."""
-    return delimited(number, value.encode()) if value else b""
-
-
-def flag(number: int, value: object) -> bytes:
-    """A boolean field; nothing when it is false."""
-    return varint(number << 3) + b"\x01" if value else b""

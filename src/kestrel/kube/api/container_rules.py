@@ -18,6 +18,7 @@ PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 MESSAGE_POLICIES = ("FallbackToLogsOnError", "File")
 PROPAGATIONS = ("Bidirectional", "HostToContainer", "None")
+PROC_MOUNTS = ("Default", "Unmasked")
 SECCOMP_TYPES = ("Localhost", "RuntimeDefault", "Unconfined")
 
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
@@ -321,7 +322,7 @@ def security(found: Found, path: str, context: JSONObject | None) -> None:
         return
     for field in ("runAsUser", "runAsGroup"):
         checks.between(found, f"{path}.{field}", context.get(field), 0, checks.MAX_ID)
-    checks.one_of(found, f"{path}.procMount", context.get("procMount"), ("Default", "Unmasked"))
+    checks.one_of(found, f"{path}.procMount", context.get("procMount"), PROC_MOUNTS)
     seccomp(found, f"{path}.seccompProfile", context.get("seccompProfile"))
     if context.get("allowPrivilegeEscalation") is False:
         added = (context.get("capabilities") or {}).get("add") or ()

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from kestrel.kube.api import schemas
+from kestrel.kube.api.enums import ENUMS
 from kestrel.kube.api.resource import GroupVersionKind, JSONObject, Resource, Scheme, Subresource
 from kestrel.kube.api.scheme import BUILTIN, EXTRA_KINDS
 
@@ -283,11 +284,13 @@ def _definitions(rows: Iterable[Resource], dialect: Dialect) -> dict[str, JSONOb
     while todo:
         name = todo.pop()
         if name not in found:
-            found[name] = _definition(loaded.raw(name), texts.get(name, {}), dialect, todo.append)
+            found[name] = _definition(name, loaded.raw(name), texts.get(name, {}), dialect, todo.append)
     return {name: found[name] for name in sorted(found)}
 
 
-def _definition(raw: dict[str, Any], texts: dict[str, str], dialect: Dialect, use: Callable[[str], None]) -> JSONObject:
+def _definition(
+    name: str, raw: dict[str, Any], texts: dict[str, str], dialect: Dialect, use: Callable[[str], None]
+) -> JSONObject:
     found: JSONObject = {"description": texts[""]} if texts.get("") else {}
     if "type" in raw:
         return {**found, **_scalar_definition(raw["type"], dialect)}
@@ -297,6 +300,8 @@ def _definition(raw: dict[str, Any], texts: dict[str, str], dialect: Dialect, us
     found["properties"] = {
         field: _field(entry, texts.get(field, ""), dialect, use) for field, entry in raw["fields"].items()
     }
+    for field, words in ENUMS.get(name, {}).items() if dialect.three else ():
+        found["properties"][field]["enum"] = list(words)
     if raw.get("gvk"):
         found["x-kubernetes-group-version-kind"] = [
             {"group": group, "kind": kind, "version": version} for group, version, kind in raw["gvk"]

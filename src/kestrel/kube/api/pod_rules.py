@@ -19,6 +19,8 @@ from kestrel.kube.api.schemas import load
 
 RESTART_POLICIES = ("Always", "Never", "OnFailure")
 DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+PREEMPTION_POLICIES = ("Never", "PreemptLowerPriority")
+GROUP_CHANGES = ("Always", "OnRootMismatch")
 EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 
 _MUTABLE = (
@@ -107,7 +109,7 @@ def _scalars(found: Found, path: str, spec: JSONObject) -> None:
     ):
         if spec.get(field):
             checks.syntax(found, f"{path}.{field}", spec[field], checker)
-    checks.one_of(found, f"{path}.preemptionPolicy", spec.get("preemptionPolicy"), ("Never", "PreemptLowerPriority"))
+    checks.one_of(found, f"{path}.preemptionPolicy", spec.get("preemptionPolicy"), PREEMPTION_POLICIES)
 
 
 def _security(found: Found, path: str, spec: JSONObject) -> None:
@@ -117,7 +119,7 @@ def _security(found: Found, path: str, spec: JSONObject) -> None:
     for index, group in enumerate(context.get("supplementalGroups") or ()):
         checks.between(found, f"{path}.supplementalGroups[{index}]", group, 0, checks.MAX_ID)
     policy = context.get("fsGroupChangePolicy")
-    checks.one_of(found, f"{path}.fsGroupChangePolicy", policy, ("Always", "OnRootMismatch"))
+    checks.one_of(found, f"{path}.fsGroupChangePolicy", policy, GROUP_CHANGES)
     container_rules.seccomp(found, f"{path}.seccompProfile", context.get("seccompProfile"))
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         sentence = "ShareProcessNamespace and HostPID cannot both be enabled"

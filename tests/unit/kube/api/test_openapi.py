@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from kestrel.kube.api import openapi, schemas, scheme
+from kestrel.kube.api import enums, openapi, schemas, scheme
 
 GROUPS = [(group, version) for group, versions in scheme.BUILTIN.groups().items() for version in versions]
 
@@ -73,6 +73,18 @@ def test_schemas_carry_kinds_merge_keys_and_texts():
     assert found["io.k8s.api.core.v1.PodSpec"]["required"] == ["containers"]
     assert "oneOf" in found["io.k8s.apimachinery.pkg.api.resource.Quantity"]
     assert found["io.k8s.apimachinery.pkg.apis.meta.v1.Time"]["format"] == "date-time"
+
+
+def test_fields_with_fixed_words_list_them():
+    found = document("", "v1")["components"]["schemas"]
+    policy = found["io.k8s.api.core.v1.PodSpec"]["properties"]["restartPolicy"]
+    assert policy["enum"] == ["Always", "Never", "OnFailure"]
+
+
+def test_every_enumerated_field_exists_and_is_text():
+    for name, fields in enums.ENUMS.items():
+        for field in fields:
+            assert schemas.load().definition(name).fields[field].kind == schemas.STRING, (name, field)
 
 
 def test_a_document_is_made_once():

@@ -1,4 +1,10 @@
+import subprocess
+import sys
+from pathlib import Path
+
 from kestrel.kube.api import schemas, scheme
+
+ROOT = Path(__file__).parents[4]
 
 POD = scheme.by_kind("", "v1", "Pod")
 SCHEMAS = schemas.load()
@@ -39,3 +45,10 @@ def test_descriptions_are_there_for_explain():
     texts = schemas.descriptions()
     assert texts["io.k8s.api.core.v1.Pod"][""]
     assert texts["io.k8s.api.core.v1.PodSpec"]["containers"]
+
+
+def test_the_data_files_are_what_the_table_of_resources_asks_for():
+    found = subprocess.run(
+        [sys.executable, ROOT / "tools/generate_schemas.py", "--check"], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr

@@ -115,6 +115,7 @@ class LocalNode:
         self.log = log
         self.ports: dict[int, int] = {}
         self.sessions = 0
+        self.followers = 0
 
     async def logs(self, pod: JSONObject, options: LogOptions) -> AsyncIterator[bytes]:
         assert pod["kind"] == "Pod"
@@ -129,14 +130,18 @@ class LocalNode:
         for line in lines:
             yield line
         size = self.log.stat().st_size
-        while follow:
-            data = self.log.read_bytes()[size:]
-            if data:
-                yield data
-            size += len(data)
-            if data.endswith(b"end\n"):
-                return
-            await asyncio.sleep(0.02)
+        self.followers += follow
+        try:
+            while follow:
+                data = self.log.read_bytes()[size:]
+                if data:
+                    yield data
+                size += len(data)
+                if data.endswith(b"end\n"):
+                    return
+                await asyncio.sleep(0.02)
+        finally:
+            self.followers -= follow
 
     async def exec(self, pod: JSONObject, options: StreamOptions) -> Session:
         assert pod["kind"] == "Pod"
@@ -257,6 +262,20 @@ async def test_logs_are_tailed_limited_and_followed(cluster: Cluster, node: Loca
         log.write(b"end\n")
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (0, b"end\n", b"")
+
+
+async def test_a_follower_that_leaves_is_let_go_at_once(cluster: Cluster, node: LocalNode) -> None:
+    process = await cluster.start("logs", "-f", "web")
+    assert process.stdout is not None
+    await process.stdout.readexactly(14)
+    assert node.followers == 1
+    process.kill()
+    await process.communicate()
+    for _ in range(200):
+        if node.followers == 0:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the log is still followed")
 
 
 async def test_logs_of_a_previous_container_that_never_was(cluster: Cluster) -> None:

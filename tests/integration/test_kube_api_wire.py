@@ -421,6 +421,40 @@ async def test_a_watch_that_is_left_is_forgotten_at_once(api: Api) -> None:
     pytest.fail("the watch is still there")
 
 
+async def test_one_object_can_be_watched_by_its_path(api: Api) -> None:
+    await api.call("POST", CONFIGS, config("a"))
+    async with api.watch(f"{CONFIGS}/a?watch=1") as event:
+        await api.call("POST", CONFIGS, config("b"))
+        await api.call("DELETE", f"{CONFIGS}/a")
+        assert [(await event())["type"] for _ in range(2)] == ["ADDED", "DELETED"]
+
+
+async def test_a_stop_does_not_wait_for_watches(tmp_path) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        started = asyncio.get_running_loop().time()
+        async with running(tmp_path) as cluster:
+            response = await Api(cluster, http).request("GET", f"{CONFIGS}?watch=1")
+        assert asyncio.get_running_loop().time() - started < 4
+        response.close()
+
+
+async def test_the_old_and_the_new_event_are_one_object(api: Api) -> None:
+    old, new = "/api/v1/namespaces/default/events", "/apis/events.k8s.io/v1/namespaces/default/events"
+    about = {"kind": "Pod", "namespace": "default", "name": "p"}
+    event = {"metadata": {"name": "e"}, "regarding": about, "reason": "Tested", "type": "Normal", "note": "fine"}
+    event |= {"eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "t", "reportingInstance": "i"}
+    code, made = await api.call("POST", new, {**event, "action": "Testing"})
+    assert (code, made["apiVersion"], made["note"]) == (201, "events.k8s.io/v1", "fine")
+    assert (await api.get(f"{old}/e"))["message"] == "fine"
+    assert len((await api.get(f"{old}?fieldSelector=involvedObject.name=p"))["items"]) == 1
+    listed = await api.get(f"{new}?fieldSelector=regarding.name=p")
+    assert [item["note"] for item in listed["items"]] == ["fine"]
+    _, patched = await api.call("PATCH", f"{new}/e", {"note": "better"}, Content_Type=MERGE)
+    assert patched["note"] == "better"
+    assert (await api.get(f"{old}/e"))["message"] == "better"
+
+
 async def test_strangers_see_version_and_health_only(api: Api) -> None:
     tls = api.cluster.authority.client_context()
     async with aiohttp.ClientSession() as stranger:

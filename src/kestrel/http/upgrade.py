@@ -11,7 +11,7 @@ end-of-file ends both directions.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from http import HTTPStatus
 from typing import Self
 
@@ -178,3 +178,20 @@ class Disconnect(asyncio.Protocol):
 
     def resume_writing(self) -> None:  # noqa: D102 - asyncio's callback
         self._former.resume_writing()
+
+
+async def while_connected(request: web.BaseRequest, work: Coroutine[object, object, None]) -> bool:
+    """Run `work` until it is done (True), or cancel it because the client has gone (False)."""
+    with Disconnect(request) as connection:
+        task = asyncio.create_task(work)
+        gone = asyncio.create_task(connection.gone.wait())
+        try:
+            await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            task.cancel()
+            await asyncio.wait([task, gone])
+    if task.cancelled():
+        return False
+    task.result()
+    return True

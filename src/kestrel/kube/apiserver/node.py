@@ -17,7 +17,7 @@ from multidict import MultiMapping
 
 from kestrel.base.errors import InvalidArgument, KestrelError
 from kestrel.http.channels import Channels, negotiate
-from kestrel.http.upgrade import RawStream, Switched, switch
+from kestrel.http.upgrade import RawStream, Switched, switch, while_connected
 from kestrel.kube.api import meta, status
 from kestrel.kube.api.scheme import JSONObject
 from kestrel.kube.apiserver import portforward
@@ -58,18 +58,9 @@ class Node:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         try:
             await response.prepare(request)
-            left = options.limit_bytes
-            async for chunk in chunks:
-                await response.write(chunk if left is None else chunk[:left])
-                if left is not None:
-                    left -= len(chunk)
-                    if left <= 0:
-                        break
-            await response.write_eof()
-        except KestrelError as error:  # the head is out: what is left to say goes where people look
             with suppress(ConnectionError):
-                await response.write(f"{error.message}\n".encode())
-                await response.write_eof()
+                if await while_connected(request, _send_log(response, chunks, options.limit_bytes)):
+                    await response.write_eof()
         finally:
             await _close(chunks)
         return response
@@ -251,6 +242,19 @@ def _switch_to_spdy(request: web.Request, served: tuple[str, ...]) -> RawStream:
         raise status.bad_request("Upgrade request required")
     chosen = _stream_protocol(request, served)
     return switch(request, {"Connection": "Upgrade", "Upgrade": "SPDY/3.1", _STREAM_PROTOCOL: chosen})
+
+
+async def _send_log(response: web.StreamResponse, chunks: AsyncIterator[bytes], limit: int | None) -> None:
+    left = limit
+    try:
+        async for chunk in chunks:
+            await response.write(chunk if left is None else chunk[:left])
+            if left is not None:
+                left -= len(chunk)
+                if left <= 0:
+                    return
+    except KestrelError as error:  # the head is out: what is left to say goes where people look
+        await response.write(f"{error.message}\n".encode())
 
 
 async def _close(chunks: AsyncIterator[bytes]) -> None:

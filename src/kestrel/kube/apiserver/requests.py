@@ -86,13 +86,15 @@ def route(scheme: Scheme, method: str, path: str, query: Mapping[str, str]) -> R
         return None
     if name and resource.namespaced and not namespace:
         return None
-    verb = _verb(method, name, query)
+    verb = _verb(method, name, subresource, query)
     return Route(resource=resource, verb=verb, namespace=namespace, name=name, subresource=subresource)
 
 
-def _verb(method: str, name: str, query: Mapping[str, str]) -> str:
+def _verb(method: str, name: str, subresource: str, query: Mapping[str, str]) -> str:
+    if method in ("GET", "HEAD") and boolean(query.get("watch", "")) and not subresource:
+        return "watch"
     if method in ("GET", "HEAD") and not name:
-        return "watch" if boolean(query.get("watch", "")) else "list"
+        return "list"
     if method == "DELETE" and not name:
         return "deletecollection"
     return _VERBS.get(method, method.lower())

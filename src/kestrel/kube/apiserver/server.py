@@ -12,7 +12,8 @@ import asyncio
 import base64
 import logging
 import platform
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -99,6 +100,7 @@ class ApiServer:
         self._printer = Printer(self.rules)
         self._metrics = Metrics()
         self._node = Node(backend)
+        self._streams: set[asyncio.Task[object]] = set()
 
     def connect(self, backend: NodeBackend) -> None:
         """Give the server its node: the kubelet is made after the API it talks to."""
@@ -112,7 +114,13 @@ class ApiServer:
         """Return the application to serve."""
         application = web.Application(client_max_size=0)
         application.router.add_route("*", "/{path:.*}", self._serve)
+        application.on_shutdown.append(self._end_streams)
         return application
+
+    async def _end_streams(self, _: web.Application) -> None:
+        """End watches, followed logs and sessions: a stop must not wait for clients that stay for ever."""
+        for task in tuple(self._streams):
+            task.cancel()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         """Answer one request; every error becomes a Status."""
@@ -277,7 +285,8 @@ class ApiServer:
         if found.verb not in verbs or (found.verb == "create" and found.name and sub is None):
             raise status.method_not_allowed(resource, found.verb)
         if found.subresource in ("log", "exec", "attach", "portforward"):
-            return await self._below_pod(request, found)
+            with self._streaming():
+                return await self._below_pod(request, found)
         if found.subresource == "ephemeralcontainers":
             raise Unimplemented(
                 "ephemeral containers are not supported by this server yet", hint="use `kubectl debug --copy-to`"
@@ -303,11 +312,23 @@ class ApiServer:
             validation=requests.validation(request.query),
             force=requests.boolean(request.query.get("force", "")),
         )
-        response = await handlers[found.verb](request, found, form, call)
+        with self._streaming() if found.verb == "watch" else nullcontext():
+            response = await handlers[found.verb](request, found, form, call)
         for sentence in call.warnings:
             if not response.prepared:
                 response.headers.add("Warning", f'299 - "{_quoted(sentence)}"')
         return response
+
+    @contextmanager
+    def _streaming(self) -> Iterator[None]:
+        """Count the current request among those that a stop ends."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            yield
+        finally:
+            self._streams.discard(task)
 
     async def _below_pod(self, request: web.Request, found: Route) -> web.StreamResponse:
         pod = self.verbs.get(found.resource, found.namespace, found.name).copy()

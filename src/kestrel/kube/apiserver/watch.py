@@ -1,6 +1,6 @@
 """Watches over HTTP: lines of JSON until the client goes, the time is over, or it fell too far behind.
 
-Nothing is written while nothing happens, so the end of the connection is noticed by `Disconnect` and not by a write.
+Nothing is written while nothing happens, so the end of the connection is noticed as such and not by a write.
 A client that takes no bytes for a while is dropped; what it missed it can ask for again by resourceVersion.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from kestrel.base.errors import KestrelError
-from kestrel.http.upgrade import Disconnect
+from kestrel.http.upgrade import while_connected
 from kestrel.kube.api import status
 from kestrel.kube.apiserver.printing import Form, Printer
 from kestrel.kube.apiserver.requests import Route
@@ -42,17 +42,9 @@ async def stream(
         response = web.StreamResponse(headers={"Content-Type": form.content_type, "Cache-Control": "no-cache, private"})
         response.enable_chunked_encoding()
         await response.prepare(request)
-        with Disconnect(request) as connection, suppress(ConnectionError, TimeoutError):
-            gone = asyncio.ensure_future(connection.gone.wait())
-            writer = asyncio.ensure_future(_write(response, verbs, printer, route, form, first, batches))
-            try:
-                await asyncio.wait([gone, writer], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                gone.cancel()
-                writer.cancel()
-                await asyncio.wait([gone, writer])
-            if not writer.cancelled():
-                writer.result()
+        work = _write(response, verbs, printer, route, form, first, batches)
+        with suppress(ConnectionError, TimeoutError):
+            if await while_connected(request, work):
                 await response.write_eof()
     return response
 

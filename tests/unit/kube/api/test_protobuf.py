@@ -132,6 +132,7 @@ def test_nesting_is_bounded():
     "raw",
     [
         b"\x0a\xff\xff\xff\xff\x0f",  # a length beyond the message
+        b"\x0a\x03\x0a\x02a",  # a name one byte longer than what is left of its message
         b"\x0a",  # a tag without its value
         b"\x80" * 11,  # an endless number
         b"\x00\x01",  # field number 0

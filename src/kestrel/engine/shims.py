@@ -330,7 +330,9 @@ class Shim:
         cut off instead once it is some megabytes behind. Closing the session never ends the container.
         """
         outputs = [name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted]
-        _, descriptors = await self._ask("attach", container_id=container_id, outputs=outputs, lossless=lossless)
+        _, descriptors = await self._ask(
+            "attach", container_id=container_id, outputs=outputs, stdin=stdin, lossless=lossless
+        )
         return Attached(self, container_id, socket.socket(fileno=descriptors[0]), stdin=stdin)
 
     async def exec(

@@ -249,12 +249,12 @@ class Container:
             raise InvalidArgument(f"container {self.id} has no terminal")
         fcntl.ioctl(self._streams.terminal, abi.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
-    def attach(self, *, outputs: frozenset[str], lossless: bool) -> int:
+    def attach(self, *, outputs: frozenset[str], stdin: bool, lossless: bool) -> int:
         """Return a descriptor for an attacher (see `streams`); the caller closes it once it is sent."""
         state.require("attach", self.status, self.id)
         assert self._streams is not None
         ours, theirs = channel.pair()
-        self._streams.attach(ours, outputs=outputs, lossless=lossless)
+        self._streams.attach(ours, outputs=outputs, stdin=stdin, lossless=lossless)
         return theirs.detach()
 
     def reopen_log(self) -> None:

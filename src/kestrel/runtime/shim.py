@@ -327,7 +327,8 @@ class Shim:
 
     def _attach(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
         outputs = frozenset(given.get("outputs") or ("stdout", "stderr"))
-        fd = self._container(given).attach(outputs=outputs, lossless=given.get("lossless", False))
+        stdin, lossless = given.get("stdin", False), given.get("lossless", False)
+        fd = self._container(given).attach(outputs=outputs, stdin=stdin, lossless=lossless)
         try:
             client.answer(identifier, {}, [fd])
         finally:

@@ -25,14 +25,16 @@ NUMBERS = {"stdout": 1, "stderr": 2}
 class Attacher:
     """One who watches a container's output and may write its input."""
 
-    def __init__(self, streams: "Streams", sock: socket.socket, *, outputs: frozenset[str], lossless: bool) -> None:
+    def __init__(
+        self, streams: "Streams", sock: socket.socket, *, outputs: frozenset[str], stdin: bool, lossless: bool
+    ) -> None:
         self._streams = streams
         self._socket = sock
         self._outputs = outputs
         self.lossless = lossless
         self._queue: list[bytes] = []
         self.queued = 0
-        self.wants_input = True
+        self.wants_input = stdin
         self._ending = False
         sock.setblocking(False)
         self.rewatch()
@@ -155,9 +157,9 @@ class Streams:
         """The container's log."""
         return self._log
 
-    def attach(self, sock: socket.socket, *, outputs: frozenset[str], lossless: bool) -> None:
-        """Add an attacher; the socket is ours now."""
-        self._attachers.append(Attacher(self, sock, outputs=outputs, lossless=lossless))
+    def attach(self, sock: socket.socket, *, outputs: frozenset[str], stdin: bool, lossless: bool) -> None:
+        """Add an attacher, which writes input too if `stdin`; the socket is ours now."""
+        self._attachers.append(Attacher(self, sock, outputs=outputs, stdin=stdin, lossless=lossless))
 
     # --- output ---
 

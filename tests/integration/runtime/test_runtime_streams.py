@@ -171,6 +171,17 @@ async def test_half_closed_input_ends_the_program_s_input_when_promised(box: Any
     await session.close()
 
 
+async def test_one_who_only_watches_does_not_end_the_input(box: Any) -> None:
+    await box.start("c", box.spec("read a; echo got $a"), stdin=True, stdin_once=True)
+    watcher = await box.shim.attach("c", stdin=False)
+    await watcher.close()
+    await asyncio.sleep(0.05)
+    writer = await box.shim.attach("c")
+    await writer.write(b"it\n")
+    assert (await everything(writer))[1] == b"got it\n"
+    await writer.close()
+
+
 async def test_input_stays_open_for_the_next_attacher_otherwise(box: Any) -> None:
     await box.start("c", box.spec("read a; read b; echo $a $b"), stdin=True)
     first = await box.shim.attach("c")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+import yaml
+
 from kestrel.base.errors import InvalidArgument
 from kestrel.kube.api import documents, protobuf, status
 from kestrel.kube.api.resource import GroupVersionKind
@@ -170,7 +172,7 @@ def decode(
         if media == PROTOBUF:
             return protobuf.decode_body(data, expected), []
         if media in _YAML_TYPES:
-            found, repeated = read_document(data, documents.load_yaml)
+            found, repeated = read_document(data, _load_yaml)
         elif media == JSON:
             found, repeated = read_document(data, documents.load_json)
         else:
@@ -201,6 +203,23 @@ def read_document(data: bytes, load: Callable[[bytes], tuple[Any, list[str]]]) -
     raise status.bad_request(f"the body is nested deeper than {MAX_DEPTH} levels")
 
 
+def _load_yaml(data: bytes) -> tuple[Any, list[str]]:
+    """Read YAML after a look at its depth: PyYAML recurses in C, and a deep text ends the process."""
+    depth = 0
+    try:
+        for event in yaml.parse(data, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    raise status.bad_request(f"the body is nested deeper than {MAX_DEPTH} levels")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    except (yaml.YAMLError, ValueError) as error:
+        sentence = " ".join(str(error).split())
+        raise status.bad_request(f"error converting YAML to JSON: yaml: {sentence}") from None
+    return documents.load_yaml(data)
+
+
 def _children(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return [child for child in value.values() if isinstance(child, dict | list)]
@@ -209,7 +228,7 @@ def _children(value: Any) -> Iterable[Any]:
 
 def patch_body(data: bytes, content_type: str) -> tuple[Any, list[str]]:
     """Return the patch in a body: YAML for an apply patch, JSON for the others."""
-    load = documents.load_yaml if content_type == APPLY_PATCH else documents.load_json
+    load = _load_yaml if content_type == APPLY_PATCH else documents.load_json
     try:
         return read_document(data, load)
     except InvalidArgument as error:

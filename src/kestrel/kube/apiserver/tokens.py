@@ -22,7 +22,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
 from kestrel.base.clock import Clock, SystemClock
-from kestrel.base.files import replace
+from kestrel.base.files import private_directory, replace
 from kestrel.kube.api import meta
 from kestrel.kube.api.scheme import JSONObject
 from kestrel.kube.apiserver.call import AUTHENTICATED, SERVICE_ACCOUNT_PREFIX, SERVICE_ACCOUNTS, Caller
@@ -50,6 +50,7 @@ class TokenSigner:
     def load_or_create(cls, path: Path, *, clock: Clock | None = None) -> TokenSigner:
         """Open the key in `path`, or make one there that only its owner can read."""
         if not path.exists():
+            private_directory(path.parent)
             made = ECKey.generate_key("P-256", private=True)
             replace(path, json.dumps(made.as_dict(private=True)).encode(), mode=0o600)
         return cls(ECKey.import_key(json.loads(path.read_bytes())), clock=clock)

@@ -16,6 +16,9 @@ CONTAINER_NAME = "io.kubernetes.container.name"
 ATTEMPT = "io.kubernetes.container.restartCount"
 SANDBOX_ATTEMPT = "io.kubernetes.sandbox.attempt"
 
+SHIM_KILLED = "ShimKilled"
+"""The engine's reason for a container that ended because the shim of its sandbox did."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSandbox:
@@ -115,8 +118,15 @@ class PodRecord:
 
     @property
     def sandbox(self) -> PodSandbox | None:
-        """The newest sandbox, if it is ready."""
-        return self.sandboxes[0] if self.sandboxes and self.sandboxes[0].ready else None
+        """The newest sandbox, if it is ready.
+
+        One whose containers ended with their shim is not, even while the engine is still clearing it away.
+        """
+        if not self.sandboxes or not self.sandboxes[0].ready:
+            return None
+        newest = self.sandboxes[0]
+        lost = any(c.sandbox == newest.id and c.reason == SHIM_KILLED for c in self.containers)
+        return None if lost else newest
 
     def attempts(self, name: str) -> tuple[PodContainer, ...]:
         """Every remembered start of the container called `name`, the newest first."""

@@ -91,6 +91,13 @@ class Kubelet:
         await self._keeper.stop()
         await self._recorder.stop()
 
+    async def release_mounts(self) -> None:
+        """Take our mounts off the host, for a platform that ends with all its pods; call after `stop`.
+
+        What was in memory is gone then; the pods find everything else as it was.
+        """
+        await asyncio.to_thread(mounts.release, self._parts.settings.paths.state)
+
     async def settled(self) -> None:
         """Wait until all events told so far are written; for tests and for an orderly end."""
         await self._recorder.flush()

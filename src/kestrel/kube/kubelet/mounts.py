@@ -4,8 +4,9 @@ Calls here block (files, ownership) and run in a thread. What a volume is made o
 objects of projected volumes are rendered by `projection`, claims were resolved to a path. Every failure is a
 FailedPrecondition whose message ends up in the pod's FailedMount event.
 
-Sub-paths are opened beneath the volume by descriptor and handed on as `/proc/<daemon>/fd/<n>`, because a container
-may replace a directory by a symbolic link between check and mount (CVE-2017-1002101, CVE-2021-25741).
+Sub-paths are opened beneath the volume by descriptor, and what was opened is mounted at a place of ours until the
+container has started, because a container may replace a directory by a symbolic link between check and mount
+(CVE-2017-1002101, CVE-2021-25741).
 """
 
 import errno
@@ -81,7 +82,7 @@ def _on_mismatch(pod: JSONObject) -> bool:
 def _empty_dir(path: Path, source: JSONObject, group: int | None) -> Ready:
     fresh = not path.exists()
     path.mkdir(parents=True, exist_ok=True)
-    if source.get("medium") == "Memory" and not os.path.ismount(path):
+    if source.get("medium") == "Memory" and str(path) not in _mount_points():
         size = int(amount(source["sizeLimit"])) if source.get("sizeLimit") else 0
         options = f"mode=0777{f',size={size}' if size else ''}"
         syscalls.mount("tmpfs", str(path), "tmpfs", _NOSUID_NODEV, options)
@@ -157,23 +158,28 @@ _KIND_WORDS = {
 
 @dataclass(slots=True)
 class Mounts:
-    """A container's mounts, and the descriptors that must stay open until it has been started."""
+    """A container's mounts, and the places of ours that hold its sub-paths until it has been started."""
 
     mounts: list[Mount]
-    descriptors: list[int]
+    staged: list[Path]
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        while self.descriptors:
-            os.close(self.descriptors.pop())
+        """Take the places away; a container that was started keeps what it has mounted."""
+        while self.staged:
+            _unstage(self.staged.pop())
 
 
-def container_mounts(container: JSONObject, volumes: Mapping[str, Ready], expand: Callable[[str], str]) -> Mounts:
-    """Return the mounts of one container; `expand` resolves $(VAR) in `subPathExpr`. Close the result after start."""
+def container_mounts(
+    container: JSONObject, volumes: Mapping[str, Ready], stage: Path, expand: Callable[[str], str]
+) -> Mounts:
+    """Return the mounts of one container; `expand` resolves $(VAR) in `subPathExpr`. Close the result after start.
+
+    `stage` is a directory of ours for this container; it is made when needed.
+    """
     result = Mounts([], [])
     try:
         for wanted in container.get("volumeMounts") or ():
-            result.mounts.append(_mount(wanted, volumes, expand, result.descriptors))
+            result.mounts.append(_mount(wanted, volumes, stage, expand, result.staged))
     except BaseException:
         result.close()
         raise
@@ -181,24 +187,52 @@ def container_mounts(container: JSONObject, volumes: Mapping[str, Ready], expand
 
 
 def _mount(
-    wanted: JSONObject, volumes: Mapping[str, Ready], expand: Callable[[str], str], descriptors: list[int]
+    wanted: JSONObject, volumes: Mapping[str, Ready], stage: Path, expand: Callable[[str], str], staged: list[Path]
 ) -> Mount:
     volume = volumes.get(wanted["name"])
     if volume is None:
         raise FailedPrecondition(f"volume {wanted['name']} of mount {wanted['mountPath']} is not in the pod")
-    source = str(volume.path)
+    source = volume.path
     sub = wanted.get("subPath") or (expand(wanted["subPathExpr"]) if wanted.get("subPathExpr") else "")
     if sub:
-        fd = _open_sub_path(volume.path, sub)
-        descriptors.append(fd)
-        source = f"/proc/{os.getpid()}/fd/{fd}"
+        source = stage / str(len(staged))
+        _stage(volume.path, sub, source)
+        staged.append(source)
     target = str(wanted["mountPath"])
     return Mount(
         target=target if target.startswith("/") else f"/{target}",
-        source=source,
+        source=str(source),
         read_only=volume.read_only or bool(wanted.get("readOnly")),
         propagation=_PROPAGATION[wanted.get("mountPropagation") or "None"],
     )
+
+
+def _stage(root: Path, sub: str, place: Path) -> None:
+    """Mount what `sub` names beneath `root` at `place`."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _unstage(place)  # left over when the daemon was killed right here
+    with kernel.opened(_open_sub_path(root, sub)) as found, kernel.opened(kernel.clone("", directory=found)) as copy:
+        if kernel.is_directory(found):
+            place.mkdir()
+        else:
+            place.touch()
+        with kernel.opened(os.open(place, os.O_PATH | os.O_CLOEXEC)) as target:
+            kernel.attach(copy, target, name=str(place))
+
+
+def _unstage(place: Path) -> None:
+    if str(place) in _mount_points():
+        syscalls.umount(str(place), _DETACH)
+    if place.is_dir():
+        place.rmdir()
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _mount_points() -> set[str]:
+    """Return where this mount namespace has mounts (`man 5 proc_pid_mountinfo`, field 5)."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {line.split(" ")[4].replace("\\040", " ") for line in lines}
 
 
 def _open_sub_path(root: Path, sub: str) -> int:
@@ -217,12 +251,14 @@ def _open_sub_path(root: Path, sub: str) -> int:
         os.close(top)
 
 
+def release(top: Path) -> None:
+    """Take away every mount below a directory, the innermost first."""
+    for place in sorted((point for point in _mount_points() if point.startswith(f"{top}/")), reverse=True):
+        syscalls.umount(place, _DETACH)
+
+
 def clean_up(uid: str, paths: Paths) -> None:
     """Remove everything a pod's volumes left on this host; claims' data stays. Repeating it is fine."""
-    volumes = paths.pod_state(uid) / "volumes"
-    if volumes.is_dir():
-        for entry in volumes.iterdir():
-            while os.path.ismount(entry):
-                syscalls.umount(str(entry), _DETACH)
+    release(paths.pod_state(uid))
     for directory in (paths.pod_state(uid), paths.pod_volatile(uid)):
         shutil.rmtree(directory, ignore_errors=True)

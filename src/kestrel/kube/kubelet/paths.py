@@ -48,6 +48,10 @@ class Paths:
         """Return the file that a container sees as its terminationMessagePath."""
         return self.pod_state(uid) / "containers" / container / f"{attempt}.message"
 
+    def stage(self, uid: str, container: str) -> Path:
+        """Return where a container's sub-paths are mounted until it has started."""
+        return self.pod_state(uid) / "containers" / container / "subpaths"
+
 
 def log_directory(namespace: str, name: str, uid: str) -> str:
     """Return the name of a pod's log directory."""

@@ -92,15 +92,16 @@ def moment(text: "str | None") -> float | None:
     return datetime.fromisoformat(text).astimezone(UTC).timestamp()
 
 
-def deletion_deadline(pod: JSONObject) -> float | None:
+def deletion_deadline(pod: JSONObject, seen: float | None = None) -> float | None:
     """Return when a deleted pod's containers are killed, or None while it is not being deleted.
 
-    The API server stamps whole seconds, rounded down; the second that may be lost is given back.
+    The API server stamps whole seconds, rounded down; the second that may be lost is given back, but never more than
+    the whole grace period after the deletion was `seen` here.
     """
     stamped = moment(pod["metadata"].get("deletionTimestamp"))
-    if stamped is None:
-        return None
-    return stamped + 1 if grace(pod) > 0 else stamped
+    if stamped is None or grace(pod) == 0:
+        return stamped
+    return stamped + 1 if seen is None else min(stamped + 1, seen + grace(pod))
 
 
 def active_deadline(pod: JSONObject) -> float | None:

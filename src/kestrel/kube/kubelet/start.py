@@ -43,7 +43,8 @@ async def start(
     try:
         read = await sources.read(parts.client, pods.namespace(pod), env.needed(spec))
         variables = env.environment(pod, spec, read, facts, services=parts.settings.services)
-        mounted = mounts.container_mounts(spec, volumes, lambda text: env.expand(text, variables))
+        stage = parts.settings.paths.stage(pods.uid(pod), action.container)
+        mounted = mounts.container_mounts(spec, volumes, stage, lambda text: env.expand(text, variables))
     except (KestrelError, OSError) as error:
         raise _refused("CreateContainerConfigError", error, spec, say) from error
     with contextlib.closing(mounted):

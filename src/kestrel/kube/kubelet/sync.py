@@ -65,6 +65,8 @@ class View:
     volumes_failure: Failure | None = None
     sandbox_failure: Failure | None = None
     gone: bool = False
+    deleted_at: float | None = None
+    """When the pod's deletion was first seen here; its stamp counts whole seconds only."""
     messages: Mapping[str, str] = field(default_factory=dict)
     """Last words of ended containers, by id."""
 
@@ -185,7 +187,7 @@ class Plan:
 
 def plan(view: View) -> Plan:
     """Decide what to do for one pod. Actions whose key is in `view.busy` are left out, except a hastened stop."""
-    deadline = pods.deletion_deadline(view.pod)
+    deadline = pods.deletion_deadline(view.pod, view.deleted_at)
     if view.gone:
         return _end(view, deadline=min(deadline or view.now, view.now), leave=True)
     if deadline is not None:

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 MOUNT_FIRST, MOUNT_LONGEST = 0.5, 120.0
 SANDBOX_FIRST, SANDBOX_LONGEST = 1.0, 60.0
 CONFIG_RETRY_LONGEST = 60.0
+STATUS_PAUSE = 0.1
+"""Seconds for which a status that only says that a pod is on its way may wait for a better one."""
 MEMORY_WORDS = "it used more memory than its limit of {} bytes"
 
 
@@ -61,6 +63,8 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._wanted_status: JSONObject | None = None
+        self._urgent = asyncio.Event()
+        self._deleted: tuple[str, float] | None = None
 
     # What others call
 
@@ -147,8 +151,18 @@ class Worker:
             volumes_failure=self._volumes_failure,
             sandbox_failure=self._sandbox_failure,
             gone=self.gone,
+            deleted_at=self._deletion_seen(),
             messages=self._messages,
         )
+
+    def _deletion_seen(self) -> float | None:
+        """Return when this deletion, or its last change, came to our notice."""
+        stamped = self.pod["metadata"].get("deletionTimestamp")
+        if stamped is None:
+            return None
+        if self._deleted is None or self._deleted[0] != stamped:
+            self._deleted = (stamped, self.parts.now())
+        return self._deleted[1]
 
     def _set_timer(self, decided: Plan) -> None:
         moments = [at for at in (decided.wake_at, self._volumes.renew_at) if at is not None]
@@ -409,12 +423,20 @@ class Worker:
             self._wanted_status = None
             return
         self._wanted_status = wanted
+        if not _is_on_its_way(wanted):
+            self._urgent.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_newest(), name=f"status of {pods.name(self.pod)}")
 
     async def _write_newest(self) -> None:
         delay = 0.1
+        try:
+            # Steps on the way to running come fast; who watches wants the last of them, and soon.
+            await asyncio.wait_for(self._urgent.wait(), STATUS_PAUSE)
+        except TimeoutError:
+            pass
         while self._wanted_status is not None:
+            self._urgent.clear()
             wanted, self._wanted_status = self._wanted_status, None
             try:
                 await self._write(wanted)
@@ -438,6 +460,13 @@ class Worker:
         except (NotFound, Conflict):
             return  # it is gone, or another has taken its name; the watch will say so
         self.take(written)
+
+
+def _is_on_its_way(status: JSONObject) -> bool:
+    """Whether nothing is to be told but that containers are being created."""
+    states = [found["state"].get("waiting") for found in status["containerStatuses"]]
+    quiet = all(state is not None and state["reason"] == "ContainerCreating" for state in states)
+    return status["phase"] == "Pending" and quiet and "initContainerStatuses" not in status
 
 
 def _status_of(pod: JSONObject, name: str) -> JSONObject:

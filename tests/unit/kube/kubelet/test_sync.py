@@ -232,6 +232,11 @@ def test_a_killed_shim_means_a_new_sandbox_when_containers_are_restarted(make):
     assert actions(make.view(make.pod(), there, images=("app",))) == {RunSandbox(1)}
 
 
+def test_a_sandbox_whose_shim_was_killed_is_not_used_while_it_is_cleared_away(make):
+    there = make.record(make.container("app", "exited", exit_code=137, reason="ShimKilled"))
+    assert actions(make.view(make.pod(), there, images=("app",))) == {RunSandbox(1)}
+
+
 def test_a_killed_shim_ends_a_pod_that_is_never_restarted(make):
     dead = (make.sandbox(ready=False, reason="the shim was killed"),)
     pod = make.pod(policy="Never", inits=("i1",))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import platform
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -19,26 +18,24 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from aiohttp import web
-from isal import igzip
-from multidict import CIMultiDict
 
 from kestrel.base.clock import Clock, SystemClock
 from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, Unimplemented
 from kestrel.http import server as http
-from kestrel.kube.api import openapi, status
+from kestrel.kube.api import status
 from kestrel.kube.api.resource import GroupVersionKind, split_api_version
 from kestrel.kube.api.scheme import BUILTIN, JSONObject, Resource, Scheme
-from kestrel.kube.apiserver import requests, swagger
+from kestrel.kube.apiserver import answers, requests
 from kestrel.kube.apiserver.admission import Admission, AdmissionSettings
 from kestrel.kube.apiserver.auth import Attributes, Authenticator, allowed, forbid
 from kestrel.kube.apiserver.backends import NodeBackend
 from kestrel.kube.apiserver.call import INTERNAL, STRICT, Call, Caller
-from kestrel.kube.apiserver.discovery import VERSIONS, Discovery
 from kestrel.kube.apiserver.inprocess import InProcess
 from kestrel.kube.apiserver.metrics import Metrics
 from kestrel.kube.apiserver.node import Node
 from kestrel.kube.apiserver.patching import patched
-from kestrel.kube.apiserver.printing import OBJECT, Form, Printer, negotiate, to_yaml
+from kestrel.kube.apiserver.paths import Paths
+from kestrel.kube.apiserver.printing import Form, Printer, negotiate
 from kestrel.kube.apiserver.requests import Route
 from kestrel.kube.apiserver.reviews import Reviews
 from kestrel.kube.apiserver.rules import Rules
@@ -49,15 +46,10 @@ from kestrel.kube.apiserver.verbs import Verbs
 from kestrel.kube.apiserver.watch import stream
 from kestrel.kube.client import DeleteOptions
 from kestrel.kube.store import ObjectStore, Record
-from kestrel.kube.store.store import encode
 
 log = logging.getLogger(__name__)
 
-VERSION = {"major": "1", "minor": "33", "gitVersion": "v1.33.0+kestrel"}
-GZIP_FROM = 128 * 1024
-"""Answers of this many bytes are compressed for clients that accept it, as kube-apiserver does."""
 _DELETE_OPTIONS = GroupVersionKind("", "v1", "DeleteOptions")
-_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,19 +78,15 @@ class ApiServer:
         clock: Clock | None = None,
     ) -> None:
         """`ready` returns why the platform is not ready yet, empty when it is."""
-        self._settings = settings
-        self._signer = signer
         self._clock = clock or SystemClock()
-        self._ready = ready
-        self._store = store
         self.rules = Rules(scheme)
         self.verbs = Verbs(store, self.rules, Admission(store, settings.admission), clock=self._clock)
         self._authenticator = Authenticator(store, signer, settings.tokens)
         self._subresources = Subresources(self.verbs, signer)
         self._reviews = Reviews(self._authenticator)
-        self._discovery = Discovery(scheme)
         self._printer = Printer(self.rules)
         self._metrics = Metrics()
+        self._paths = Paths(scheme, store, signer, self._metrics, build=settings.build, ready=ready)
         self._node = Node(backend)
         self._streams: set[asyncio.Task[object]] = set()
 
@@ -139,7 +127,7 @@ class ApiServer:
 
     def _refuse(self, request: web.Request, body: JSONObject) -> web.Response:
         code = int(body["code"])
-        response = _json(body, code)
+        response = answers.json(body, code)
         seconds = (body.get("details") or {}).get("retryAfterSeconds")
         if seconds:
             response.headers["Retry-After"] = str(seconds)
@@ -158,123 +146,10 @@ class ApiServer:
             asked = Attributes(verb=request.method.lower(), path=unquote(path))
             if not allowed(caller, asked):
                 raise forbid(caller, asked)
-            return await self._path(request, unquote(path).rstrip("/") or "/")
+            return await self._paths.answer(request, unquote(path).rstrip("/") or "/")
         if not allowed(caller, found.attributes):
             raise forbid(caller, found.attributes)
         return await self._resource(request, found, caller)
-
-    # Paths that are no resources
-
-    async def _path(self, request: web.Request, path: str) -> web.StreamResponse:
-        if request.method not in ("GET", "HEAD"):
-            raise status.no_such_path()
-        match path.split("/")[1:]:
-            case ["version"]:
-                return _json(self._version())
-            case ["healthz" | "livez" | "readyz" as probe, *rest]:
-                return self._health(request, probe, rest)
-            case ["metrics"]:
-                text = self._metrics.text(self._store.version)
-                return web.Response(text=text, content_type="text/plain")
-            case ["api"] | ["apis"]:
-                return self._groups(request, core=path == "/api")
-            case ["api", version]:
-                return _found(self._discovery.resources("", version))
-            case ["apis", group]:
-                return _found(self._discovery.group(group))
-            case ["apis", group, version]:
-                return _found(self._discovery.resources(group, version))
-            case ["openapi", *rest]:
-                return await self._openapi(request, rest)
-            case [".well-known", "openid-configuration"]:
-                return _json(self._openid())
-            case ["openid", "v1", "jwks"]:
-                return _json(self._signer.jwks(), content_type="application/jwk-set+json")
-            case [""]:
-                return _json({"paths": self._paths()})
-        raise status.no_such_path()
-
-    def _version(self) -> JSONObject:
-        machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-        return {
-            **VERSION,
-            "gitCommit": self._settings.build,
-            "gitTreeState": "clean",
-            "buildDate": "1970-01-01T00:00:00Z",
-            "goVersion": f"python{platform.python_version()}",
-            "compiler": platform.python_implementation(),
-            "platform": f"linux/{machine}",
-        }
-
-    def _health(self, request: web.Request, probe: str, rest: list[str]) -> web.Response:
-        if rest not in ([], ["ping"]):
-            raise status.no_such_path()
-        reason = self._ready() if probe == "readyz" else ""
-        code = 500 if reason else 200
-        if "verbose" in request.query or reason:
-            lines = ["[+]ping ok", f"[-]platform failed: {reason}" if reason else "[+]platform ok"]
-            lines.append(f"{probe} check {'failed' if reason else 'passed'}")
-            return web.Response(text="\n".join(lines) + "\n", status=code)
-        return web.Response(text="ok")
-
-    def _groups(self, request: web.Request, *, core: bool) -> web.Response:
-        accept = request.headers.get("Accept", "")
-        for offer in accept.split(","):
-            parameters = dict(part.strip().split("=", 1) for part in offer.split(";")[1:] if "=" in part)
-            form = parameters.get("v", "")
-            if parameters.get("as") == "APIGroupDiscoveryList" and form in VERSIONS:
-                body, kind = self._discovery.aggregated(form, core=core)
-                return web.Response(body=body, headers={"Content-Type": kind, "Vary": "Accept"})
-        return _found(self._discovery.core if core else self._discovery.groups)
-
-    async def _openapi(self, request: web.Request, rest: list[str]) -> web.Response:
-        match rest:
-            case ["v2"]:
-                return await self._swagger(request)
-            case ["v3"]:
-                return _found(openapi.v3_index(self.rules.scheme))
-            case ["v3", "api", version]:
-                group = ""
-            case ["v3", "apis", group, version]:
-                pass
-            case _:
-                raise status.no_such_path()
-        body = openapi.v3_document(group, version, self.rules.scheme)
-        if body is None:
-            raise status.no_such_path()
-        return await self._cached(request, body)
-
-    async def _swagger(self, request: web.Request) -> web.Response:
-        accept = request.headers.get("Accept", "")
-        document = openapi.v2(self.rules.scheme)
-        if swagger.ASKED_FOR in accept:
-            body = await asyncio.to_thread(swagger.encode, document)
-            return await _bytes(request, body, swagger.MEDIA_TYPE)
-        negotiate(accept, {})
-        return await self._cached(request, document)
-
-    async def _cached(self, request: web.Request, body: bytes) -> web.Response:
-        """Answer with a document that the client may keep: for ever when its address carries the hash."""
-        response = await _bytes(request, body, _JSON)
-        if request.query.get("hash"):
-            response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
-
-    def _openid(self) -> JSONObject:
-        return {
-            "issuer": self._signer.issuer,
-            "jwks_uri": f"{self._signer.issuer}/openid/v1/jwks",
-            "response_types_supported": ["id_token"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
-        }
-
-    def _paths(self) -> list[str]:
-        groups = self.rules.scheme.groups()
-        found = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
-        for group, versions in groups.items():
-            found += [f"/apis/{group}", *(f"/apis/{group}/{v}" for v in versions)] if group else ["/api/v1"]
-        return sorted(found)
 
     # Resources
 
@@ -350,7 +225,7 @@ class ApiServer:
         options = requests.list_options(request.query)
         page = self.verbs.list(found.resource, found.namespace, "", options)
         body = self._printer.many(found.resource, page, form, self._clock.now())
-        return await _bytes(request, body, form.content_type)
+        return await answers.encoded(request, body, form.content_type)
 
     async def _watch(self, request: web.Request, found: Route, form: Form, _: Call) -> web.StreamResponse:
         options = requests.list_options(request.query)
@@ -362,15 +237,15 @@ class ApiServer:
         body, repeated = await self._object(request, found, call)
         if found.subresource:
             posted = await self._subresources.post(resource, found.subresource, found.namespace, found.name, body, call)
-            return _plain(posted, form, 201)
+            return answers.plain(posted, form, 201)
         if resource.plural == "bindings" and not resource.group:
             pods = self.rules.scheme.by_plural("", "v1", "pods")
             assert pods is not None
             name = str((body.get("metadata") or {}).get("name", ""))
-            return _plain(await self._subresources.bind(pods, found.namespace, name, body, call), form, 201)
+            return answers.plain(await self._subresources.bind(pods, found.namespace, name, body, call), form, 201)
         self.rules.check_fields(resource, body, call, repeated)
         if not resource.stored:
-            return _plain(self._reviews.answer(resource, found.namespace, body, call.caller), form, 201)
+            return answers.plain(self._reviews.answer(resource, found.namespace, body, call.caller), form, 201)
         record = await self.verbs.create(
             self.rules.stored_as(resource), found.namespace, self.rules.kept(resource, body), call
         )
@@ -422,7 +297,7 @@ class ApiServer:
             "kind": found.resource.plural,
             "uid": deleted.record.object["metadata"]["uid"],
         }
-        return _plain(status.success(details={k: v for k, v in details.items() if v}), form)
+        return answers.plain(status.success(details={k: v for k, v in details.items() if v}), form)
 
     async def _delete_all(self, request: web.Request, found: Route, form: Form, call: Call) -> web.StreamResponse:
         resource = self.rules.stored_as(found.resource)
@@ -434,7 +309,7 @@ class ApiServer:
             except NotFound:
                 continue
         body = self._printer.many(found.resource, page, form, self._clock.now())
-        return await _bytes(request, body, form.content_type)
+        return await answers.encoded(request, body, form.content_type)
 
     async def _delete_options(self, request: web.Request, call: Call) -> DeleteOptions:
         data = await _body(request)
@@ -480,7 +355,7 @@ class ApiServer:
         self, request: web.Request, resource: Resource, record: Record, form: Form, code: int = 200
     ) -> web.Response:
         body = self._printer.one(resource, record, form, self._clock.now())
-        return await _bytes(request, body, form.content_type, code)
+        return await answers.encoded(request, body, form.content_type, code)
 
 
 def _check_url(found: Route, body: JSONObject) -> None:
@@ -510,32 +385,6 @@ async def _body(request: web.Request) -> bytes:
     if data is None:
         raise status.too_large(f"limit is {requests.MAX_BODY}")
     return data
-
-
-async def _bytes(request: web.Request, body: bytes, content_type: str, code: int = 200) -> web.Response:
-    headers = CIMultiDict({"Content-Type": content_type, "Cache-Control": "no-cache, private"})
-    if len(body) >= GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
-        body = await asyncio.to_thread(igzip.compress, body, 0)
-        headers["Content-Encoding"] = "gzip"
-        headers["Vary"] = "Accept-Encoding"
-    return web.Response(body=body, status=code, headers=headers)
-
-
-def _json(body: JSONObject, code: int = 200, content_type: str = _JSON) -> web.Response:
-    return web.Response(body=encode(body), status=code, headers={"Content-Type": content_type})
-
-
-def _plain(body: JSONObject, form: Form, code: int = 200) -> web.Response:
-    response = _json(body, code)
-    if form.kind == OBJECT and form.yaml:
-        return web.Response(body=to_yaml(response.body), status=code, headers={"Content-Type": form.content_type})  # type: ignore[arg-type] # always bytes
-    return response
-
-
-def _found(body: bytes | None) -> web.Response:
-    if body is None:
-        raise status.no_such_path()
-    return web.Response(body=body, headers={"Content-Type": _JSON})
 
 
 def _manager(agent: str) -> str:

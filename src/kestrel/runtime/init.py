@@ -23,9 +23,10 @@ from typing import NoReturn
 from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
 from kestrel.linux import abi, syscalls
 from kestrel.linux.mounts import opened
-from kestrel.runtime import operations, process, program
+from kestrel.runtime import devices, operations, process, program
 from kestrel.runtime.channel import Channel
 from kestrel.runtime.messages import error_to_json
+from kestrel.runtime.place import Place
 from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process
 
@@ -112,7 +113,7 @@ def _run(plan: Plan, child: Child) -> NoReturn:
             syscalls.setns(fd, bit)
     os.setsid()
     _own_keyring()
-    place = operations.Place()
+    place = Place()
     os.umask(0)
     for operation in plan.operations:
         operation.execute(place)
@@ -153,7 +154,7 @@ def enter_joined(task: Process, child: Child, width: int, height: int, warning: 
     terminal, masters = -1, []
     if task.terminal:
         with opened(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
-            master, terminal = operations.open_terminal(root, width, height)
+            master, terminal = devices.open_terminal(root, width, height)
         os.fchown(terminal, task.uid, -1)
         masters = [master]
     finish(task, child, terminal, masters, [warning])

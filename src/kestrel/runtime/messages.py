@@ -15,6 +15,9 @@ from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
 T = TypeVar("T")
 JSON = dict[str, Any]  # Any: raw JSON
 
+SOCKET = "shim.sock"
+"""The name, in a sandbox's directory, of the socket its shim listens on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxRequest:

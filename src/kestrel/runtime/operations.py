@@ -1,17 +1,13 @@
 """What init does to build a container's filesystem, step by step, as values.
 
-Each operation is frozen data with two abilities: `describe()` says in plain words what it will do (for `kestrel
-explain` and for errors), `execute(place)` does it, inside the container's new mount namespace and before the root is
-entered. All of them go by descriptor: `place.root` is the container's root, attached but not yet entered; a path in
-it is looked up once with openat2(2) confined to that root, and the descriptor found is what is mounted on
-(research/runtime section 4, rows 4 to 8).
+Each operation (`place.Operation`) is frozen data. All of them go by descriptor: `place.root` is the container's root,
+attached but not yet entered; a path in it is looked up once with openat2(2) confined to that root, and the descriptor
+found is what is mounted on (mount races: CVE-2021-30465, CVE-2024-45310).
 """
 
 import errno
-import fcntl
 import os
 import stat
-import struct
 from dataclasses import dataclass, field
 
 from kestrel.base.errors import InvalidArgument
@@ -19,6 +15,7 @@ from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
 from kestrel.runtime.options import Options, describe
+from kestrel.runtime.place import Operation, Place
 
 # What may be mounted over below /proc: files that lxcfs-like filesystems serve per container. Anything else there
 # could be made to lie to us about the process (CVE-2019-16884, CVE-2025-52881).
@@ -26,32 +23,6 @@ PROC_OVERLAYS = frozenset(
     f"/proc/{name}"
     for name in "cpuinfo diskstats meminfo stat swaps uptime loadavg slabinfo net/dev sys/kernel/ns_last_pid".split()
 )
-
-
-class Place:
-    """Where a plan is being carried out: descriptors that operations leave for each other."""
-
-    def __init__(self) -> None:
-        self.root = -1
-        self.sources: dict[int, int] = {}  # index of a bind mount in the plan -> its source, a detached copy
-        self.null = -1  # the host's /dev/null, for masks
-        self.empty = -1  # one read-only, empty tmpfs, cloned for every masked directory
-        self.console = -1  # the master of the container's terminal
-        self.terminal = -1  # its other end
-
-
-class Operation:
-    """One step. Subclasses are frozen dataclasses."""
-
-    __slots__ = ()
-
-    def describe(self) -> str:
-        """Say what this does, in a line."""
-        raise NotImplementedError
-
-    def execute(self, place: Place) -> None:
-        """Do it. Raises OSError or KestrelError."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,104 +263,6 @@ class MountCgroups(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class MakeDevice(Operation):
-    """Make a device node, or bind the host's where nodes may not be made."""
-
-    path: str
-    kind: str
-    major: int = 0
-    minor: int = 0
-    mode: int = 0o666
-    uid: int = 0
-    gid: int = 0
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"make device {self.path} ({self.kind} {self.major}:{self.minor})"
-
-    def execute(self, place: Place) -> None:
-        """mknod(2) relative to a directory that was opened without following links (CVE-2026-41579)."""
-        parent, _, name = self.path.rstrip("/").rpartition("/")
-        os.close(mounts.make_directories(place.root, parent))
-        flags, resolve = mounts.PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS
-        bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
-        with opened(mounts.open_in_root(place.root, parent.lstrip("/") or ".", flags, resolve=resolve)) as directory:
-            try:
-                os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=directory)
-            except FileExistsError:
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if stat.S_IFMT(found.st_mode) != bits or found.st_rdev != os.makedev(self.major, self.minor):
-                    os.unlink(name, dir_fd=directory)
-                    os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=directory)
-            if self.uid or self.gid:
-                os.chown(name, self.uid, self.gid, dir_fd=directory, follow_symlinks=False)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkDevices(Operation):
-    """The symbolic links of /dev that the spec requires (runtime-linux.md, "Dev symbolic links")."""
-
-    ptmx: bool
-
-    def describe(self) -> str:
-        """Say it."""
-        return "link /dev/fd, /dev/stdin, /dev/stdout, /dev/stderr" + (" and /dev/ptmx" if self.ptmx else "")
-
-    def execute(self, place: Place) -> None:
-        """Make those that are missing."""
-        links = {"fd": "/proc/self/fd", **{f"std{n}": f"/proc/self/fd/{i}" for i, n in enumerate(("in", "out", "err"))}}
-        if self.ptmx:
-            links["ptmx"] = "pts/ptmx"
-        flags, resolve = mounts.PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS
-        with opened(mounts.open_in_root(place.root, "dev", flags, resolve=resolve)) as directory:
-            for name, target in links.items():
-                try:
-                    os.symlink(target, name, dir_fd=directory)
-                except FileExistsError:
-                    pass
-
-
-@dataclass(frozen=True, slots=True)
-class OpenConsole(Operation):
-    """Make the container's terminal in its own devpts and show it as /dev/console."""
-
-    width: int = 0
-    height: int = 0
-    uid: int = 0
-
-    def describe(self) -> str:
-        """Say it."""
-        return "open a terminal and bind it at /dev/console"
-
-    def execute(self, place: Place) -> None:
-        """The other end comes from TIOCGPTPEER and not from a path somebody could swap (CVE-2025-52565)."""
-        place.console, place.terminal = open_terminal(place.root, self.width, self.height)
-        os.fchown(place.terminal, self.uid, -1)
-        with (
-            opened(mounts.make_file(place.root, "/dev/console")) as target,
-            opened(mounts.clone("", directory=place.terminal, recursive=False)) as mount,
-        ):
-            mounts.attach(mount, target, name="/dev/console")
-
-
-def open_terminal(root: int, width: int = 0, height: int = 0) -> tuple[int, int]:
-    """Return both ends of a new pseudo-terminal of the devpts at dev/pts below `root`: master, then the program's."""
-    flags = os.O_RDWR | os.O_NOCTTY
-    master = mounts.open_in_root(root, "dev/pts/ptmx", flags, resolve=abi.RESOLVE_NO_SYMLINKS)
-    try:
-        if syscalls.filesystem_type(master) != abi.DEVPTS_SUPER_MAGIC:
-            raise OSError(errno.ENOTTY, "is not a devpts filesystem", "/dev/pts")
-        fcntl.ioctl(master, abi.TIOCSPTLCK, struct.pack("i", 0))
-        peer: int = fcntl.ioctl(master, abi.TIOCGPTPEER, flags | os.O_CLOEXEC)
-        if width and height:
-            fcntl.ioctl(master, abi.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-    except BaseException:
-        os.close(master)
-        raise
-    return master, peer
-
-
-@dataclass(frozen=True, slots=True)
 class MaskPath(Operation):
     """Hide a path: a file behind the null device, a directory behind an empty one. An absent path is fine."""
 
@@ -491,53 +364,3 @@ class EnterRoot(Operation):
     def execute(self, place: Place) -> None:
         """pivot_root(2)."""
         mounts.pivot(place.root)
-
-
-@dataclass(frozen=True, slots=True)
-class SetSysctl(Operation):
-    """Write one kernel setting of the container's namespaces."""
-
-    name: str
-    value: str
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"set {self.name} to {self.value}"
-
-    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
-        """Write through a procfs of our own, which nothing of the container can cover (CVE-2025-52881)."""
-        write_sysctl(self.name, self.value)
-
-
-def write_sysctl(name: str, value: str) -> None:
-    """Write a sysctl by its dotted name in the caller's namespaces; the name was checked before (`validate`)."""
-    with opened(mounts.filesystem("proc")) as proc:
-        resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
-        try:
-            fd = syscalls.openat2(proc, "sys/" + name.replace(".", "/"), os.O_WRONLY, resolve)
-        except FileNotFoundError:
-            raise InvalidArgument(f"sysctl {name!r} does not exist on this kernel") from None
-        with opened(fd):
-            try:
-                os.write(fd, value.encode())
-            except OSError as error:
-                raise InvalidArgument(f"sysctl {name}: the kernel refuses {value!r}: {error.strerror}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class SetNames(Operation):
-    """Set the host and domain name of the container's UTS namespace."""
-
-    hostname: str = ""
-    domainname: str = ""
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"set the host name to {self.hostname or self.domainname}"
-
-    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
-        """sethostname(2), setdomainname(2)."""
-        if self.hostname:
-            syscalls.sethostname(self.hostname)
-        if self.domainname:
-            syscalls.setdomainname(self.domainname)

@@ -17,8 +17,9 @@ from typing import Any
 from kestrel.base.errors import InvalidArgument
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Rootfs
+from kestrel.runtime import devices, names, options, validate
 from kestrel.runtime import operations as op
-from kestrel.runtime import options, validate
+from kestrel.runtime.place import Operation
 from kestrel.runtime.process import Filter, Process
 from kestrel.runtime.process import parse as parse_process
 
@@ -49,7 +50,7 @@ class Plan:
 
     new: int
     joined: tuple[tuple[int, str], ...]
-    operations: tuple[op.Operation, ...]
+    operations: tuple[Operation, ...]
     process: Process
 
     def describe(self) -> list[str]:
@@ -85,7 +86,7 @@ def build(
     if not new & abi.CLONE_NEWNS:
         raise InvalidArgument("linux.namespaces has no new mount namespace, and a container needs one of its own")
     mounts = _mounts(spec.get("mounts") or (), cgroup_version, cgroup_hierarchies)
-    operations: list[op.Operation] = [
+    operations: list[Operation] = [
         op.TakeSource(m.index, m.source, m.options.recursive) for m in mounts if isinstance(m, op.MountBind)
     ]
     operations += [op.OwnMounts(), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""))]
@@ -96,7 +97,7 @@ def build(
     operations += [op.MaskPath(path) for path in linux.get("maskedPaths") or ()]
     operations += [op.ReadOnlyPath(path) for path in linux.get("readonlyPaths") or ()]
     operations += _names(spec)
-    operations += [op.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
+    operations += [names.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
     operations += _root_flags(spec, linux)
     operations.append(op.EnterRoot())
     return Plan(new=new, joined=joined, operations=tuple(operations), process=process)
@@ -113,10 +114,8 @@ def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[
     return new, tuple(joined)
 
 
-def _mounts(
-    entries: Sequence[Mapping[str, Any]], cgroup_version: int, hierarchies: Sequence[str]
-) -> list[op.Operation]:
-    found: list[op.Operation] = []
+def _mounts(entries: Sequence[Mapping[str, Any]], cgroup_version: int, hierarchies: Sequence[str]) -> list[Operation]:
+    found: list[Operation] = []
     for index, entry in enumerate(entries):
         destination = absolute(entry["destination"])
         parsed = options.parse(entry.get("options") or ())
@@ -143,18 +142,18 @@ def absolute(path: str) -> str:
 
 def _devices(
     spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int]
-) -> list[op.Operation]:
+) -> list[Operation]:
     """A container with /dev of its own gets its devices and links; one that was given the host's is left alone."""
     mounts = spec.get("mounts") or ()
     own = [m for m in mounts if absolute(m["destination"]) == "/dev"]
     if own and (own[-1].get("type") == "bind" or options.parse(own[-1].get("options") or ()).bind):
         return []
-    found: list[op.Operation] = []
+    found: list[Operation] = []
     asked = {absolute(device["path"]): device for device in linux.get("devices") or ()}
-    found += [op.MakeDevice(path, "c", major, minor) for path, major, minor in DEVICES if path not in asked]
+    found += [devices.MakeDevice(path, "c", major, minor) for path, major, minor in DEVICES if path not in asked]
     for path, device in asked.items():
         found.append(
-            op.MakeDevice(
+            devices.MakeDevice(
                 path,
                 device["type"],
                 device.get("major", 0),
@@ -165,22 +164,22 @@ def _devices(
             )
         )
     has_devpts = any(m.get("type") == "devpts" for m in mounts)
-    found.append(op.LinkDevices(ptmx=has_devpts))
+    found.append(devices.LinkDevices(ptmx=has_devpts))
     if process.terminal:
         if not has_devpts:
             raise InvalidArgument("process.terminal needs a devpts filesystem among the mounts", errno=errno.ENOTTY)
         asked_size = (spec.get("process") or {}).get("consoleSize") or {}
         width, height = asked_size.get("width") or size[0], asked_size.get("height") or size[1]
-        found.append(op.OpenConsole(width, height, process.uid))
+        found.append(devices.OpenConsole(width, height, process.uid))
     return found
 
 
-def _names(spec: Mapping[str, Any]) -> list[op.Operation]:
+def _names(spec: Mapping[str, Any]) -> list[Operation]:
     hostname, domainname = spec.get("hostname") or "", spec.get("domainname") or ""
-    return [op.SetNames(hostname, domainname)] if hostname or domainname else []
+    return [names.SetNames(hostname, domainname)] if hostname or domainname else []
 
 
-def _root_flags(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> list[op.Operation]:
+def _root_flags(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> list[Operation]:
     read_only = bool((spec.get("root") or {}).get("readonly"))
     words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
     if not read_only and not words.propagation:

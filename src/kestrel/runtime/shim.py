@@ -29,12 +29,13 @@ from kestrel.base.errors import (
     Unavailable,
 )
 from kestrel.linux import abi, cgroups, syscalls
-from kestrel.runtime import channel, loop, operations, state, validate
+from kestrel.runtime import channel, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener
 from kestrel.runtime.container import Container, Surroundings
 from kestrel.runtime.execs import Exec
 from kestrel.runtime.journal import note
 from kestrel.runtime.messages import (
+    SOCKET,
     CreateRequest,
     ExecRequest,
     Exited,
@@ -44,9 +45,9 @@ from kestrel.runtime.messages import (
     from_json,
     to_json,
 )
+from kestrel.runtime.place import Place
 from kestrel.runtime.process import set_oom_score
 
-SOCKET = "shim.sock"
 LOG = "shim.log"
 OOM_SCORE = -900
 SIOCSIFFLAGS = 0x8914
@@ -102,11 +103,11 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
     if not request.host_network:
         _loopback_up()
     if request.hostname or request.domainname:
-        operations.SetNames(request.hostname, request.domainname).execute(operations.Place())
+        names.SetNames(request.hostname, request.domainname).execute(Place())
     own = owned(request)
     for name, value in request.sysctls.items():
         validate.sysctl(name, value, own)
-        operations.write_sysctl(name, value)
+        names.write_sysctl(name, value)
 
 
 def _avoid_oom_killer() -> int:

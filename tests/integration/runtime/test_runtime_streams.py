@@ -205,6 +205,7 @@ async def test_an_attacher_that_does_not_read_is_cut_off_and_the_container_goes_
     await box.shim.start("c")
     assert (await box.ended("c")).exit_code == 0
     assert "finished" in box.output("c", "stderr")
+    assert len((await everything(session))[1]) < 30_000_000
     await session.close()
 
 

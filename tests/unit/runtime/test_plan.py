@@ -4,8 +4,7 @@ from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_spec
-from kestrel.runtime import operations as op
-from kestrel.runtime import plan
+from kestrel.runtime import devices, names, plan
 
 ROOT = Rootfs(lowers=(Lower(path="/layers/a"),), upper="/u", work="/w")
 
@@ -49,7 +48,9 @@ def test_a_dev_of_the_host_is_left_alone() -> None:
 def test_a_device_of_the_spec_replaces_the_default_of_the_same_path() -> None:
     spec = default_spec(["true"])
     spec["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}]
-    devices = [o for o in plan.build(spec, ROOT).operations if isinstance(o, op.MakeDevice) and o.path == "/dev/null"]
+    devices = [
+        o for o in plan.build(spec, ROOT).operations if isinstance(o, devices.MakeDevice) and o.path == "/dev/null"
+    ]
     assert [device.mode for device in devices] == [0o600]
 
 
@@ -98,7 +99,7 @@ def test_a_sysctl_of_a_namespace_that_the_sandbox_owns_is_accepted() -> None:
     spec = default_spec(["true"])
     spec["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
     made = plan.build(spec, ROOT, sandbox=frozenset({"network"}))
-    assert op.SetSysctl("net.ipv4.ip_forward", "1") in made.operations
+    assert names.SetSysctl("net.ipv4.ip_forward", "1") in made.operations
 
 
 @pytest.mark.parametrize(

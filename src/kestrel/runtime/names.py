@@ -1,0 +1,59 @@
+"""The operations that set what a namespace knows about itself: its names and its kernel settings."""
+
+import os
+from dataclasses import dataclass
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.linux import abi, mounts, syscalls
+from kestrel.linux.mounts import opened
+from kestrel.runtime.place import Operation, Place
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl(Operation):
+    """Write one kernel setting of the container's namespaces."""
+
+    name: str
+    value: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"set {self.name} to {self.value}"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """Write through a procfs of our own, which nothing of the container can cover (CVE-2025-52881)."""
+        write_sysctl(self.name, self.value)
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Write a sysctl by its dotted name in the caller's namespaces; the name was checked before (`validate`)."""
+    with opened(mounts.filesystem("proc")) as proc:
+        resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
+        try:
+            fd = syscalls.openat2(proc, "sys/" + name.replace(".", "/"), os.O_WRONLY, resolve)
+        except FileNotFoundError:
+            raise InvalidArgument(f"sysctl {name!r} does not exist on this kernel") from None
+        with opened(fd):
+            try:
+                os.write(fd, value.encode())
+            except OSError as error:
+                raise InvalidArgument(f"sysctl {name}: the kernel refuses {value!r}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SetNames(Operation):
+    """Set the host and domain name of the container's UTS namespace."""
+
+    hostname: str = ""
+    domainname: str = ""
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"set the host name to {self.hostname or self.domainname}"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """sethostname(2), setdomainname(2)."""
+        if self.hostname:
+            syscalls.sethostname(self.hostname)
+        if self.domainname:
+            syscalls.setdomainname(self.domainname)

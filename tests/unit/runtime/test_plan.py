@@ -48,10 +48,8 @@ def test_a_dev_of_the_host_is_left_alone() -> None:
 def test_a_device_of_the_spec_replaces_the_default_of_the_same_path() -> None:
     spec = default_spec(["true"])
     spec["linux"]["devices"] = [{"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600}]
-    devices = [
-        o for o in plan.build(spec, ROOT).operations if isinstance(o, devices.MakeDevice) and o.path == "/dev/null"
-    ]
-    assert [device.mode for device in devices] == [0o600]
+    made = [o for o in plan.build(spec, ROOT).operations if isinstance(o, devices.MakeDevice) and o.path == "/dev/null"]
+    assert [device.mode for device in made] == [0o600]
 
 
 def test_a_terminal_without_devpts_is_refused() -> None:

@@ -1,8 +1,9 @@
-"""The cluster's parts over a node: object store, API server, kubelet, and the door they are reached by."""
+"""The cluster's parts over a node: object store, API server, controllers, scheduler, kubelet, and the door to them."""
 
 import asyncio
 import os
 import shutil
+from base64 import b64encode
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,24 @@ from kestrel.app.settings import Settings
 from kestrel.base import files
 from kestrel.http.server import Server, Tcp
 from kestrel.http.tls import Authority
-from kestrel.kube.apiserver.server import ApiServer
+from kestrel.kube.apiserver import ApiServer
+from kestrel.kube.apiserver import kubeconfig as document
+from kestrel.kube.apiserver.call import MASTERS
 from kestrel.kube.apiserver.tokens import TokenSigner
 from kestrel.kube.client import Client
+from kestrel.kube.controllers.accounts import Accounts
+from kestrel.kube.controllers.base import Controllers
+from kestrel.kube.controllers.garbage import Garbage
+from kestrel.kube.controllers.namespace import Namespaces
+from kestrel.kube.controllers.storage import Storage
 from kestrel.kube.kubelet.config import Settings as KubeletSettings
 from kestrel.kube.kubelet.kubelet import Kubelet
 from kestrel.kube.kubelet.node import Identity, Machine
 from kestrel.kube.kubelet.paths import Paths
+from kestrel.kube.scheduler.scheduler import Scheduler
 from kestrel.kube.store.sqlite import SqliteStore
 from kestrel.pods import PodService
 
-ADMINISTRATORS = "system:masters"
 EVENT_SECONDS = 3600.0
 VOLATILE = {"events": EVENT_SECONDS, "leases.coordination.k8s.io": 0.0}
 """Kept in memory only: what happened lately, and who is alive."""
@@ -61,7 +69,8 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
     store = SqliteStore(node.database, volatile=VOLATILE)
     stack.push_async_callback(store.close)
     signer = await asyncio.to_thread(TokenSigner.load_or_create, directory / "service-accounts.json")
-    api = ApiServer(store, signer)
+    ready: list[str] = []
+    api = ApiServer(store, signer, ready=lambda: "" if ready else "the kubelet has not started")
     client = Client(api.transport())
     server = Server(
         api.application(),
@@ -101,8 +110,19 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
         root=settings.root,
     )
     api.connect(kubelet.server)
-    await kubelet.start()
-    stack.push_async_callback(kubelet.stop)
+    controllers = Controllers(
+        (
+            Namespaces(client),
+            Accounts(client, authority.certificate.decode()),
+            Storage(client, node.volumes),
+            Garbage(client),
+        )
+    )
+    scheduler = Scheduler(client)
+    for part in (controllers, scheduler, kubelet):
+        await part.start()
+        stack.push_async_callback(part.stop)
+    ready.append("all")
     url = server.addresses[0]
     config = _write_access(settings, authority, directory, url)
     return Cluster(url=url, directory=directory, config=config, kubelet=kubelet)
@@ -110,10 +130,14 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
 
 def _write_access(settings: Settings, authority: Authority, directory: Path, url: str) -> Path:
     """Write the administrator's certificate and both kubeconfigs; return the one that plain kubectl reads."""
-    admin = authority.client_certificate("kubernetes-admin", [ADMINISTRATORS])
+    admin = authority.client_certificate("kubernetes-admin", [MASTERS])
     files.replace(directory / "admin.crt", admin.certificate)
     files.replace(directory / "admin.key", admin.key)
-    ours = kubeconfig.document(settings.name, url, authority.certificate, admin)
+    user = {
+        "client-certificate-data": b64encode(admin.certificate).decode(),
+        "client-key-data": b64encode(admin.key).decode(),
+    }
+    ours = document(url, authority.certificate, user, name=settings.name)
     kubeconfig.install(directory / "config", ours)
     kubeconfig.install(settings.kubeconfig, ours)
     return settings.kubeconfig

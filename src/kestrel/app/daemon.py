@@ -5,6 +5,7 @@ a pipe; a start that fails says why on stderr, which is the log, and the command
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ log = logging.getLogger("kestrel")
 def main() -> None:
     """Run the daemon in this process until it is told to stop."""
     ready = int(sys.argv[sys.argv.index("--ready-fd") + 1]) if "--ready-fd" in sys.argv else None
+    if ready is not None:
+        os.set_inheritable(ready, False)  # the zygote must not hold it open: its end is how a failure is noticed
     logging.basicConfig(
         level=os.environ.get("KESTREL_LOG", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -54,6 +57,9 @@ async def _serve(settings: configuration.Settings, ready: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with Platform(settings, zygote, stop):
+        # What is loaded stays: collecting it again and again would stop the loop for a quarter of a second each time.
+        gc.freeze()
+        gc.set_threshold(20_000, 50, 100)
         log.info("ready")
         if ready is not None:
             os.write(ready, b"ready\n")

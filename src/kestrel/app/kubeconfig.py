@@ -4,7 +4,6 @@ A file of the user's is changed as little as can be: entries named as this Kestr
 current context is set only when there is none. `remove` takes exactly those entries out again.
 """
 
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +11,8 @@ import yaml
 
 from kestrel.base import files
 from kestrel.base.errors import InvalidArgument
-from kestrel.http.tls import Certificate
 
 JSON = dict[str, Any]  # Any: a document of the user's
-
-
-def document(name: str, url: str, authority: bytes, client: Certificate) -> JSON:
-    """Return a whole kubeconfig with one cluster, one user and one context, all called `name`."""
-    cluster = {"server": url, "certificate-authority-data": b64encode(authority).decode()}
-    user = {
-        "client-certificate-data": b64encode(client.certificate).decode(),
-        "client-key-data": b64encode(client.key).decode(),
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "preferences": {},
-        "clusters": [{"name": name, "cluster": cluster}],
-        "users": [{"name": name, "user": user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-        "current-context": name,
-    }
 
 
 def merged(theirs: JSON, ours: JSON) -> JSON:

@@ -54,10 +54,16 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
             )
         )
     )
-    used: dict[str, Engine] = {}
 
+    # What images must be kept for is known by parts that are made after the image service, and of it.
     def in_use(image: Digest) -> list[str]:
-        return [c.config.name for c in used["engine"].containers() if c.image_id == image]
+        return [c.config.name for c in engine.containers() if c.image_id == image]
+
+    def cached_blobs() -> list[Digest]:
+        return builder.roots()
+
+    def cached_layers() -> list[Digest]:
+        return builder.layer_roots()
 
     own = frozenset(f"{host}:{settings.registry_port}" for host in ("localhost", "127.0.0.1"))
     images = ImageService(
@@ -67,12 +73,16 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         client,
         LinkingPusher(client, served.repositories, own),
         in_use=in_use,
-        roots={"registry": served.repositories.roots},
+        roots={
+            "registry": served.repositories.roots,
+            "build cache": cached_blobs,
+        },
+        layer_roots={"build cache": cached_layers},
     )
     net = NetworkService(database, network.Settings(name=settings.name, subnet=settings.subnet))
     stack.push_async_callback(net.close)
     volumes = VolumeService(root / "volumes", database)
-    engine = used["engine"] = Engine(
+    engine = Engine(
         EngineSettings(root=root, run=settings.run, cgroup=settings.name),
         database=database,
         images=images,

@@ -49,7 +49,8 @@ class Database:
             try:
                 yield self._connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite may have rolled back by itself, on a full disk
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
 

@@ -37,7 +37,7 @@ def start_daemon() -> None:
     os.close(null)
     os.close(log)
     with open(ready, "rb") as pipe:
-        answer = pipe.read()
+        answer = pipe.readline()
     if answer != b"ready\n":
         os.waitpid(pid, 0)
         raise Unavailable("the daemon did not start", hint=_last_words(log_path, start))

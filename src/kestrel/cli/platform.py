@@ -1,5 +1,8 @@
 """up, down, status, df, version."""
 
+import os
+import select
+
 from kestrel.base.units import print_duration, print_size
 from kestrel.cli.console import print_json, say, table
 from kestrel.cli.remote import call, running
@@ -32,17 +35,12 @@ def down(parsed: "Parsed") -> int:
     if not running() and not parsed.all:
         say("kestrel is not running")
         return 0
+    daemon = os.pidfd_open(call("status")["pid"])
     call("down", {"all": parsed.all})
-    _wait_until_gone()
+    select.select([daemon], [], [])  # readable when the process has ended (man 2 pidfd_open)
+    os.close(daemon)
     say("kestrel is down; nothing of it runs" if parsed.all else "the daemon is down; containers go on")
     return 0
-
-
-def _wait_until_gone() -> None:
-    import time
-
-    while running():
-        time.sleep(0.01)
 
 
 def status(parsed: "Parsed") -> int:

@@ -158,7 +158,7 @@ async def _ensure_image(services: Services, request: RunRequest, frames: Frames)
     await frames.say({"event": {"status": f"image {request.image} is not here; pulling it"}})
 
     def progress(event: Any) -> None:
-        loop.call_soon_threadsafe(lambda: loop.create_task(frames.say({"event": msgspec.to_builtins(event)})))
+        loop.call_soon_threadsafe(lambda: loop.create_task(frames.say({"event": event})))
 
     return await services.images.pull(request.image, progress=progress)
 

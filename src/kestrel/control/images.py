@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kestrel.base.errors import InvalidArgument
 from kestrel.build import BuildRequest as Build
 from kestrel.control.requests import (
@@ -42,7 +40,7 @@ async def relayed(emit: Emit) -> AsyncIterator[Callable[[Any], None]]:
 
     async def send() -> None:
         while (event := await queue.get()) is not None:
-            await emit(event if isinstance(event, dict) else msgspec.to_builtins(event))
+            await emit(event)
 
     sender = asyncio.create_task(send())
 
@@ -83,7 +81,7 @@ async def tag(services: Services, request: TagRequest, _emit: Emit) -> Any:
 
 async def rmi(services: Services, request: RemoveRequest, _emit: Emit) -> Any:
     """Remove names, and images that have none left."""
-    return [msgspec.to_builtins(await services.images.remove(name, force=request.force)) for name in request.names]
+    return [await services.images.remove(name, force=request.force) for name in request.names]
 
 
 async def bootstrap(services: Services, request: BootstrapRequest, emit: Emit) -> Any:
@@ -107,7 +105,7 @@ async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
     )
     async with relayed(emit) as progress:
         result = await services.builder.build(arguments, progress)
-    return msgspec.to_builtins(result)
+    return result
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -36,7 +36,7 @@ async def _lines(services: Services, name: str, request: web.Request) -> web.Str
     await response.prepare(request)
 
     async def line(message: dict[str, Any]) -> None:
-        await response.write(msgspec.json.encode(message) + b"\n")
+        await response.write(msgspec.json.encode(message, enc_hook=str) + b"\n")
 
     async def emit(event: dict[str, Any]) -> None:
         await line({"event": event})

@@ -55,7 +55,7 @@ class Frames:
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send one control message."""
-        await self.send(CONTROL, msgspec.json.encode(message))
+        await self.send(CONTROL, msgspec.json.encode(message, enc_hook=str))
 
     def close(self) -> None:
         """Flush and close."""

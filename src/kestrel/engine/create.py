@@ -21,14 +21,15 @@ async def create(parts: Parts, config: ContainerConfig) -> Container:
         )
     _check(parts, config)
     image = await parts.images.resolve(config.image)
+    await parts.images.ensure_unpacked(image)
     identity = new_id()
     directory = private_directory(parts.container_directory(identity))
     container = Container(
         id=identity,
         config=config,
         sandbox=config.sandbox or new_id(),
-        image_id=image.id,
-        image_digest=image.digest,
+        image_id=str(image.id),
+        image_digest=str(image.digest),
         state=ContainerState.CREATED,
         created=parts.clock.now(),
         log_path=config.log_path or str(directory / "log"),

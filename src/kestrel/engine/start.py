@@ -86,6 +86,7 @@ async def _go(parts: Parts, container: Container, shim: Shim) -> None:
 
 async def _ready(parts: Parts, container: Container) -> tuple[int, Shim]:
     image = await parts.images.resolve(container.image_id)
+    await parts.images.ensure_unpacked(image)  # after a power cut layers are made again from their blobs
     sandbox = await _sandbox(parts, container)
     shim = parts.shims.get(sandbox.id)
     if shim is None:

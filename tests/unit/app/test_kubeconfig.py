@@ -5,9 +5,9 @@ import yaml
 
 from kestrel.app import kubeconfig
 from kestrel.base.errors import InvalidArgument
-from kestrel.http.tls import Certificate
+from kestrel.kube.apiserver import kubeconfig as document
 
-OURS = kubeconfig.document("kestrel", "https://127.0.0.1:6443", b"CA", Certificate(b"CERT", b"KEY"))
+OURS = document("https://127.0.0.1:6443", b"CA", {"token": "secret"})
 THEIRS = {
     "apiVersion": "v1",
     "kind": "Config",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kestrel.cli.options import Parsed
 
 HUB_BASE = "python:3.12-slim"
+HUB_MINIMAL = "debian:stable-slim"
 OWN_BASE = "kestrel/python:bootstrap"
 MINIMAL_BASE = "kestrel/minimal:bootstrap"
 ENDED = ("Succeeded", "Failed")
@@ -33,12 +34,13 @@ def demo(parsed: "Parsed") -> int:
     tour.step("up", _up)
     state = call("status")
     base = parsed.base or tour.step("base", _base)["name"]
+    minimal = tour.step("minimal base", lambda: _minimal(base))["name"]
     prefix = f"{state['registry']['host']}/demo"
-    images = {"hello": ("Dockerfile", base), "hello-minimal": ("Dockerfile.multistage", base)}
-    for name, (file, base_name) in images.items():
+    bases = [f"BASE={base}", f"MINIMAL={minimal}"]
+    for name, file in (("hello", "Dockerfile"), ("hello-minimal", "Dockerfile.multistage")):
         if os.path.exists(os.path.join(directory, file)):
             reference = f"{prefix}/{name}:1"
-            tour.step(f"build {name}", lambda r=reference, f=file, b=base_name: _build(directory, f, r, b))
+            tour.step(f"build {name}", lambda r=reference, f=file: _build(directory, f, r, bases))
             tour.step(f"push {name}", lambda r=reference: _push(r))
     pod = tour.step("pod", lambda: _pod(state, directory, f"{prefix}/hello:1"))
     if parsed.json:
@@ -78,28 +80,46 @@ def _up() -> "dict[str, Any]":
 def _base() -> "dict[str, Any]":
     """Take the base from a registry if one can be reached, else make one; say which."""
     for name in (HUB_BASE, OWN_BASE):
-        try:
-            call("images", {"name": name})
+        if _is_here(name):
             return {"name": name, "what": f"{name}, here already"}
-        except NotFound:
-            continue
     try:
         call("pull", {"name": HUB_BASE}, Progress())
         return {"name": HUB_BASE, "what": f"{HUB_BASE}, pulled"}
     except KestrelError as error:
         say(f"{error.message}; making a base image out of Debian packages instead")
-    made = call("bootstrap", {"name": OWN_BASE, "variant": "python", "include": []}, Progress())
-    return {"name": OWN_BASE, "what": f"{OWN_BASE}, made of {made['packages']} Debian packages"}
+    return _make(OWN_BASE, "python")
 
 
-def _build(directory: str, file: str, reference: str, base: str) -> "dict[str, Any]":
+def _minimal(base: str) -> "dict[str, Any]":
+    """Take the base of the second example from where the first one's came."""
+    if base != OWN_BASE:
+        return {"name": HUB_MINIMAL, "what": f"{HUB_MINIMAL}, pulled by the build"}
+    if _is_here(MINIMAL_BASE):
+        return {"name": MINIMAL_BASE, "what": f"{MINIMAL_BASE}, here already"}
+    return _make(MINIMAL_BASE, "minimal")
+
+
+def _is_here(name: str) -> bool:
+    try:
+        call("images", {"name": name})
+    except NotFound:
+        return False
+    return True
+
+
+def _make(name: str, variant: str) -> "dict[str, Any]":
+    made = call("bootstrap", {"name": name, "variant": variant, "include": []}, Progress())
+    return {"name": name, "what": f"{name}, made of {made['packages']} Debian packages"}
+
+
+def _build(directory: str, file: str, reference: str, bases: "list[str]") -> "dict[str, Any]":
     from kestrel.cli.build import show_steps
 
     request = {
         "context": directory,
         "dockerfile": os.path.join(directory, file),
         "tags": [reference],
-        "build_args": [f"BASE={base}", f"MINIMAL={MINIMAL_BASE}"],
+        "build_args": bases,
     }
     result = show_steps(request)
     reused = sum(step["cached"] for step in result["steps"])

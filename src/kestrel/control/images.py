@@ -100,7 +100,7 @@ async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
         target=request.target,
         no_cache=request.no_cache,
         pull=request.pull,
-        network=request.network,
+        network=request.network or "default",
         secrets=dict(_secret(text) for text in request.secrets),
     )
     async with relayed(emit) as progress:

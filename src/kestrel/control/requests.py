@@ -134,7 +134,7 @@ class BuildRequest(Request, frozen=True):
     target: str = ""
     no_cache: bool = False
     pull: bool = False
-    network: str = "bridge"
+    network: str = ""
     secrets: tuple[str, ...] = ()
 
 

@@ -319,10 +319,8 @@ async def test_security_contexts_are_kept(world):
 
 async def test_containers_of_a_pod_share_network_but_not_processes(world):
     server = {"name": "server", "run": "echo content > index.html; httpd -f -p 8080"}
-    client = {
-        "name": "app",
-        "run": "for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:8080/ && break; sleep 0.2; done; ps | grep -c httpd; hostname",
-    }
+    wait = "until wget -qO- http://127.0.0.1:8080/ 2>/dev/null; do sleep 0.1; done"
+    client = {"name": "app", "run": f"{wait}; ps | grep -v grep | grep -c httpd; hostname"}
     await world.pod(containers=[server, client], restartPolicy="Never", hostname="own")
     await world.until(lambda pod: "terminated" in status(pod, "app")["state"])
     assert (await world.output()).splitlines() == ["content", "0", "own"]
@@ -555,6 +553,17 @@ async def test_the_hosts_network_is_the_pods_when_asked_for(world):
     assert f"{world.name}0" in output or "eth0" in output
     pod = await world.client.get("pods", "web", "default")
     assert pod["status"]["podIP"] == HERE
+
+
+async def test_a_running_pod_costs_no_writes(world):
+    await world.pod()
+    await world.until(lambda pod: pod["status"].get("containerStatuses") and status(pod)["ready"])
+    await world.daemon.kubelet.settled()
+    await asyncio.sleep(0.3)
+    before = (await world.client.list("pods")).resource_version
+    world.daemon.kubelet.poke()
+    await asyncio.sleep(0.5)
+    assert (await world.client.list("pods")).resource_version == before
 
 
 async def test_a_stop_during_start_leaves_nothing(world):

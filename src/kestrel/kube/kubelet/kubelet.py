@@ -189,9 +189,9 @@ class Kubelet:
                 self._changes.wake(Path(found.log_path).parent)
 
     def poke(self) -> None:
-        """Make every worker look at its pod again."""
+        """Make every worker look at its pod again, and at what the API says of it."""
         for worker in self._workers.values():
-            worker.poke()
+            worker.doubt()
 
     async def _stay_safe(self) -> None:
         while True:

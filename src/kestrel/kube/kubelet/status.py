@@ -55,9 +55,19 @@ def build(view: View, host: Host, *, outcome: Outcome | None = None, ending: boo
 
 
 def difference(old: JSONObject, new: JSONObject) -> JSONObject:
-    """Return the merge patch that makes `old` into `new`; empty when they are the same."""
-    changed = {key: value for key, value in new.items() if old.get(key) != value}
+    """Return the merge patch that makes `old` into `new`; empty when they are the same.
+
+    A server may leave out what is null or empty, so such fields count as absent.
+    """
+    changed = {key: value for key, value in new.items() if _filled(old.get(key)) != _filled(value)}
     return changed | {key: None for key in old if key not in new}
+
+
+def _filled(value: Any) -> Any:
+    """Return a value without the fields that say nothing."""
+    if isinstance(value, dict):
+        return {key: kept for key, item in value.items() if (kept := _filled(item)) not in (None, {}, [])}
+    return [_filled(item) for item in value] if isinstance(value, list) else value
 
 
 def container_status(view: View, spec: JSONObject, *, ending: bool) -> JSONObject:

@@ -63,6 +63,8 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._wanted_status: JSONObject | None = None
+        self._written: JSONObject = {}
+        """What was last written, to write nothing twice however a server rewrites it."""
         self._urgent = asyncio.Event()
         self._deleted: tuple[str, float] | None = None
 
@@ -87,6 +89,11 @@ class Worker:
     def poke(self) -> None:
         """Make the worker look again soon."""
         self._bell.set()
+
+    def doubt(self) -> None:
+        """Make the worker look again and, should anybody else have changed the status, mend it."""
+        self._written = {}
+        self.poke()
 
     def source_changed(self, resource: str, name: str) -> None:
         """Hear that a ConfigMap, Secret or claim changed; whoever waits for it or shows it acts at once."""
@@ -419,7 +426,7 @@ class Worker:
         if self.gone or "finalize" in self._actions:
             return
         wanted = status.build(view, self._host(), outcome=self._outcome, ending=decided.ending)
-        if not status.difference(self.pod.get("status") or {}, wanted):
+        if wanted == self._written or not status.difference(self.pod.get("status") or {}, wanted):
             self._wanted_status = None
             return
         self._wanted_status = wanted
@@ -459,6 +466,7 @@ class Worker:
             )
         except (NotFound, Conflict):
             return  # it is gone, or another has taken its name; the watch will say so
+        self._written = wanted
         self.take(written)
 
 

@@ -4,14 +4,13 @@ import os
 import sys
 
 from kestrel.base.errors import Unavailable
+from kestrel.cli.places import run_directory
 
 LOG_TAIL = 4000  # bytes of the log that are read to find why a start failed
 
 
 def start_daemon() -> None:
     """Start the daemon and return when it serves. Raises Unavailable with its last words when it does not."""
-    from kestrel.cli.remote import run_directory
-
     run = run_directory()
     os.makedirs(run, mode=0o700, exist_ok=True)
     log_path = os.path.join(run, "daemon.log")

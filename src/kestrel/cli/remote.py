@@ -11,6 +11,7 @@ import os
 import socket
 
 from kestrel.base.errors import KINDS, Internal, KestrelError, Unavailable
+from kestrel.cli.places import run_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 """Channels of a stream, each frame `[channel, 0, 0, 0, length (4 bytes, big-endian)]` as docker's stdcopy."""
-
-
-def run_directory() -> str:
-    """Return where the daemon's socket and run-time state are: $KESTREL_RUN, or the system's place."""
-    return os.environ.get("KESTREL_RUN", "/run/kestrel")
 
 
 def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | None" = None) -> "Any":

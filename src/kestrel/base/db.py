@@ -21,6 +21,7 @@ class Database:
     def __init__(self, path: "str | Path") -> None:
         self.path = str(path)
         self._lock = threading.RLock()
+        self._depth = 0
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
@@ -42,17 +43,20 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside happens or nothing does; nests into the outer transaction of the same thread."""
         with self._lock:
-            if self._connection.in_transaction:
+            if self._depth:
                 yield self._connection
                 return
             self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:  # SQLite may have rolled back by itself, on a full disk
                     self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+            finally:
+                self._depth -= 1
 
     def query(self, sql: str, parameters: "tuple[object, ...] | Mapping[str, object]" = ()) -> list[sqlite3.Row]:
         """Return all rows of a read."""

@@ -41,7 +41,7 @@ async def run(
     argv: Sequence[str],
     *,
     input: bytes = b"",  # noqa: A002 - the word subprocess uses
-    timeout: float = 60.0,  # noqa: ASYNC109 - the process is killed, which a caller's timeout would not do
+    timeout: float = 60.0,
     environment: "Mapping[str, str] | None" = None,
 ) -> Completed:
     """Run a program to its end within `timeout` seconds.

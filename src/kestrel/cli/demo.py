@@ -130,7 +130,8 @@ def _push(reference: str) -> "dict[str, Any]":
     events: dict[str, str] = {}
     sent = call("push", {"name": reference}, lambda event: events.__setitem__(event["id"], event["status"]))
     there = sum("already" in status or "linked" in status for status in events.values())
-    return {"what": f"{sent['name']}, {len(events)} blobs, {there} of them there already", "digest": sent["digest"]}
+    blobs = sum(not status.startswith("digest") for status in events.values())
+    return {"what": f"{sent['name']}, {blobs} blobs, {there} of them there already", "digest": sent["digest"]}
 
 
 def _pod(state: "dict[str, Any]", directory: str, reference: str) -> "dict[str, Any]":

@@ -104,8 +104,7 @@ async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
         secrets=dict(_secret(text) for text in request.secrets),
     )
     async with relayed(emit) as progress:
-        result = await services.builder.build(arguments, progress)
-    return result
+        return await services.builder.build(arguments, progress)
 
 
 def _pair(text: str) -> tuple[str, str]:

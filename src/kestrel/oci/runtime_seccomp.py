@@ -73,8 +73,8 @@ msgctl msgget msgrcv msgsnd semctl semget semop semtimedop semtimedop_time64 shm
 BY_CAPABILITY = {
     "CAP_SYS_ADMIN": """
         bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr move_mount
-        open_tree open_tree_attr perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns syslog umount
-        umount2 unshare
+        open_tree open_tree_attr perf_event_open pivot_root quotactl quotactl_fd setdomainname sethostname setns syslog
+        umount umount2 unshare
     """.split(),
     "CAP_SYS_BOOT": ["reboot"],
     "CAP_SYS_CHROOT": ["chroot"],

@@ -67,11 +67,20 @@ def test_replace_leaves_the_old_file_when_the_new_one_cannot_be_written(tmp_path
 
 
 def test_a_lock_is_free_again_when_its_holder_was_killed(tmp_path):
+    program = textwrap.dedent(
+        f"""
+        import time
+        from kestrel.base.files import locked
+        with locked({str(tmp_path / "lock")!r}):
+            print("held", flush=True)
+            time.sleep(60)
+        """
+    )
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys,time\nfrom kestrel.base.files import locked\n"
-         f"with locked({str(tmp_path / 'lock')!r}):\n    print('held', flush=True); time.sleep(60)"],
-        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"

@@ -13,7 +13,7 @@ SIMPLE = Command(
     "does a thing",
     "x:y",
     words="NAME [MORE]",
-    options=(Option("-a --all", "all"), Option("-n --number", "n", kind="number"), Option("-l --list", "l", kind="list")),
+    options=(Option("-a --all", "all"), Option("-n --number", "n", kind="number")),
 )
 
 
@@ -67,7 +67,7 @@ def test_every_command_has_a_help_page_and_a_function_that_exists(capsys):
 
 
 def test_an_unknown_command_suggests_the_nearest(capsys):
-    assert run(["imagse"]) == 2
+    assert run(["inspetc"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "error: unknown command 'imagse'\nhint: did you mean `kestrel images`?\n"
+    assert captured.err == "error: unknown command 'inspetc'\nhint: did you mean `kestrel inspect`?\n"

@@ -66,7 +66,7 @@ async def test_a_shim_killed_while_a_container_starts_takes_it_along(box: Any, d
         os.kill(box.shim.pid, signal.SIGKILL)
 
     killer = asyncio.create_task(kill_shim())
-    with pytest.raises(Unavailable):  # noqa: PT012 - at whichever of them it happens
+    with pytest.raises(Unavailable):
         async with asyncio.timeout(10):
             await box.start("c", box.spec("sleep", "60"))
             await killer

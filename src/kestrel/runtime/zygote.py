@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> NoReturn:
 
 def _warm_up() -> None:
     """Import what shims need, and take it out of the collector's sight."""
-    from kestrel.linux import cgroups_v1, cgroups_v2  # noqa: F401 - imported for the forks
+    from kestrel.linux.cgroups import v1, v2  # noqa: F401 - imported for the forks
     from kestrel.runtime import shim  # noqa: F401
 
     gc.collect()

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from kestrel.linux.cgroups import DeviceRule
-from kestrel.linux.device_filter import assemble
+from kestrel.linux.cgroups.device_filter import assemble
 
 
 def run(program: bytes, kind: int, access: int, major: int, minor: int) -> int:

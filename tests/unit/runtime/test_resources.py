@@ -2,7 +2,7 @@ import pytest
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux.cgroups import DeviceRule
-from kestrel.linux.cgroups_v2 import converted, weight
+from kestrel.linux.cgroups.v2 import converted, weight
 from kestrel.runtime.resources import DEFAULT_DEVICES, device_rules, limits
 
 

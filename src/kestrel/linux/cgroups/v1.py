@@ -5,21 +5,11 @@ import os
 import time
 from collections.abc import Sequence
 
-from kestrel.linux.cgroups import (
-    WANTED,
-    DeviceRule,
-    Group,
-    Limits,
-    Stats,
-    checked,
-    number,
-    read,
-    remove_tree,
-    send_kill,
-    table,
-    tree,
-    write,
-)
+from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
+from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, Stats
+
+WANTED = ("devices", "memory", "pids", "cpu", "cpuacct", "freezer")
+"""Controllers of version 1 that every group gets; cpuset, blkio and hugetlb only when a limit asks for them."""
 
 KNOWN = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio")
 

@@ -9,20 +9,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from kestrel.linux.cgroups import (
-    DeviceRule,
-    Group,
-    Limits,
-    Stats,
-    checked,
-    number,
-    read,
-    remove_tree,
-    send_kill,
-    table,
-    tree,
-    write,
-)
+from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
+from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, Stats
 
 
 class V2:
@@ -108,7 +96,7 @@ class V2Group:
 
     def devices(self, rules: Sequence[DeviceRule]) -> None:
         """Attach an eBPF program made of the rules."""
-        from kestrel.linux import device_filter
+        from kestrel.linux.cgroups import device_filter
 
         device_filter.replace(self._top, rules)
 

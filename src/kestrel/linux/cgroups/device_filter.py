@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 from kestrel.linux import abi, syscalls
-from kestrel.linux.cgroups import DeviceRule
+from kestrel.linux.cgroups.values import DeviceRule
 
 _NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280}.get(abi.MACHINE, -1)
 _PROG_LOAD, _PROG_ATTACH, _PROG_DETACH, _PROG_QUERY, _PROG_GET_FD_BY_ID = 5, 8, 9, 16, 13

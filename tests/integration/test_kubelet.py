@@ -352,6 +352,13 @@ async def test_host_aliases_and_dns_are_written(world):
     assert "options ndots:2" in output
 
 
+async def test_pods_find_each_other_by_name(world):
+    await world.pod("server", "echo content > index.html; httpd -f -p 8080")
+    await world.phase("Running", "server")
+    script = "until wget -qO- http://server:8080/ 2>/dev/null; do sleep 0.1; done"
+    assert await world.printed(script) == "content\n"
+
+
 async def test_init_containers_and_sidecars_come_in_order(world):
     mounts = [{"name": "v", "mountPath": "/v"}]
     inits = [

@@ -27,7 +27,8 @@ class Settings:
     """What is the same for every pod of this node.
 
     `dns` are the cluster's resolvers; empty means the platform's own on the bridge. `services` are variables every
-    container gets (KUBERNETES_SERVICE_HOST and its kind).
+    container gets (KUBERNETES_SERVICE_HOST and its kind). `serves_domain` says that the resolver answers for the
+    cluster's domain itself; before it does, searching there would send every short name out into the world first.
     """
 
     node: str
@@ -35,6 +36,7 @@ class Settings:
     paths: Paths
     seccomp_root: Path
     domain: str = "cluster.local"
+    serves_domain: bool = False
     dns: tuple[str, ...] = ()
     services: Mapping[str, str] | None = None
     memory: int = 0
@@ -106,6 +108,7 @@ def dns(pod: JSONObject, settings: Settings) -> DnsConfig:
     cluster = policy == "ClusterFirstWithHostNet" or (policy == "ClusterFirst" and not pods.host_network(pod))
     if cluster:
         servers += settings.dns
+    if cluster and settings.serves_domain:
         below = f"svc.{settings.domain}"
         searches += [f"{pods.namespace(pod)}.{below}", below, settings.domain]
         options["ndots"] = "5"

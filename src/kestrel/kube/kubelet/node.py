@@ -226,7 +226,11 @@ class NodeKeeper:
             labels = {"metadata": {"labels": wanted["metadata"]["labels"]}}
             await self._client.patch("nodes", self._identity.name, labels)
         await self._report()
-        await self._renew()
+        try:
+            await self._renew()
+        except KestrelError as error:
+            # Its namespace may be made a moment later; the next renewal comes soon enough.
+            log.warning("lease of node %s: %s", self._identity.name, error)
 
     async def _keep(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """Pods as the engine's configurations."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from kestrel.pods.model import ImageInfo
 
 ROOT = Path("/root-of-test")
 SETTINGS = KubeletSettings(
-    node="node", address="192.0.2.1", seccomp_root=ROOT / "seccomp", memory=2**30,
+    node="node", address="192.0.2.1", serves_domain=True, seccomp_root=ROOT / "seccomp", memory=2**30,
     paths=Paths(logs=ROOT / "logs", state=ROOT / "state", volatile=ROOT / "run"),
 )  # fmt: skip
 
@@ -93,6 +94,10 @@ def test_dns_follows_the_policy(make):
     }
     found = dns(make.pod(dnsConfig=extra), SETTINGS)
     assert found == DnsConfig(servers=("192.0.2.53",), searches=(*searches, "a.test"), options=("ndots:2", "rotate"))
+
+
+def test_nobody_searches_a_domain_that_is_not_served(make):
+    assert dns(make.pod(), replace(SETTINGS, serves_domain=False)) == DnsConfig()
 
 
 def test_an_unsafe_sysctl_is_refused(make):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 """Channels of a stream, each frame `[channel, 0, 0, 0, length (4 bytes, big-endian)]` as docker's stdcopy."""
+HEADER = 8  # bytes of a frame before its data
 
 
 def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | None" = None) -> "Any":
@@ -51,11 +52,14 @@ class Stream:
     def __init__(self, verb: str, body: "dict[str, Any]") -> None:
         self.socket = connect()
         _send(self.socket, verb, body, version="1.1", headers="Connection: Upgrade\r\nUpgrade: kestrel\r\n")
-        self._reader = self.socket.makefile("rb", buffering=65536)
-        status = _read_head(self._reader)
-        if status != 101:
-            message = json.loads(self._reader.readline())
-            raise to_error(message["error"])
+        self._buffer = bytearray()
+        # Unbuffered: what follows the head belongs to the frames, which are cut from a buffer of our own. Python's
+        # buffered reader cannot say whether it holds something without reading, and so waiting, for more.
+        with self.socket.makefile("rb", buffering=0) as reader:
+            status = _read_head(reader)
+            if status != 101:
+                message = json.loads(reader.readline())
+                raise to_error(message["error"])
 
     def send(self, channel: int, data: bytes) -> None:
         """Send one frame; an empty one on STDIN says there will be no more."""
@@ -67,21 +71,28 @@ class Stream:
 
     def receive(self) -> "tuple[int, bytes]":
         """Return the next frame. Raises Unavailable when the daemon has gone."""
-        head = self._reader.read(8)
-        if len(head) < 8:
-            raise Unavailable(
-                "the connection to the daemon was lost; the container goes on",
-                hint="see `kestrel ps` and `kestrel logs`",
-            )
-        return head[0], self._reader.read(int.from_bytes(head[4:], "big"))
+        while not self.buffered():
+            data = self.socket.recv(65536)
+            if not data:
+                raise Unavailable(
+                    "the connection to the daemon was lost; the container goes on",
+                    hint="see `kestrel ps` and `kestrel logs`",
+                )
+            self._buffer += data
+        end = HEADER + self._length()
+        channel, payload = self._buffer[0], bytes(self._buffer[HEADER:end])
+        del self._buffer[:end]
+        return channel, payload
 
     def buffered(self) -> bool:
-        """Say whether a frame may already wait in memory, where select(2) cannot see it."""
-        return bool(self._reader.peek(0)) if hasattr(self._reader, "peek") else False
+        """Say whether a whole frame waits in memory, where select(2) cannot see it."""
+        return len(self._buffer) >= HEADER and len(self._buffer) >= HEADER + self._length()
+
+    def _length(self) -> int:
+        return int.from_bytes(self._buffer[4:HEADER], "big")
 
     def close(self) -> None:
         """Close the connection."""
-        self._reader.close()
         self.socket.close()
 
 

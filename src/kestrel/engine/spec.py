@@ -14,7 +14,7 @@ from kestrel.engine.model import Container, Mount, Resources, Security
 from kestrel.engine.nameservice import FILES
 from kestrel.engine.rights import capability_sets
 from kestrel.oci.config import ContainerDefaults
-from kestrel.oci.runtime_defaults import default_spec
+from kestrel.oci.runtime_defaults import NAMESPACES, default_spec
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CPU_PERIOD = 100_000  # microseconds; the kernel's default and docker's
@@ -34,7 +34,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was looked up for this start. `volumes` maps a volume's name to its directory on the host."""
+    """What was looked up for this start.
+
+    `volumes` maps a volume's name to its directory on the host. With `own_processes` off the container shares the
+    PID namespace of its shim: the sandbox's, or the host's.
+    """
 
     identity: Identity
     image: ContainerDefaults
@@ -43,13 +47,14 @@ class Facts:
     seccomp: JSON | None
     volumes: Mapping[str, str]
     devices: tuple[Device, ...] = ()
+    own_processes: bool = True
 
 
 def build(container: Container, facts: Facts) -> JSON:
     """Return the whole spec. Raises InvalidArgument for a word that means nothing."""
     config = container.config
     security = config.security
-    spec: JSON = default_spec()
+    spec: JSON = default_spec(namespaces=(name for name in NAMESPACES if name != "pid" or facts.own_processes))
     spec["process"] = process(container, facts)
     spec["root"] = {"path": "rootfs", "readonly": security.read_only_root}
     spec["mounts"] += [*_name_files(facts, security), *(_mount(m, facts.volumes) for m in _ordered(config.mounts))]

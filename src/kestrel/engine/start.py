@@ -146,6 +146,7 @@ def _facts(parts: Parts, container: Container, sandbox: Sandbox, image: Image, r
         seccomp=None if config.security.privileged else profile(config.security),
         volumes={m.source: _volume(parts, m.source) for m in config.mounts if m.kind == "volume"},
         devices=_devices(config),
+        own_processes=not (sandbox.config.share_pid or sandbox.config.host_pid),
     )
 
 

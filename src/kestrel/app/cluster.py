@@ -1,8 +1,6 @@
 """The cluster's parts over a node: object store, API server, controllers, scheduler, kubelet, and the door to them."""
 
 import asyncio
-import os
-import shutil
 from base64 import b64encode
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from kestrel.kube.controllers.namespace import Namespaces
 from kestrel.kube.controllers.storage import Storage
 from kestrel.kube.kubelet.config import Settings as KubeletSettings
 from kestrel.kube.kubelet.kubelet import Kubelet
-from kestrel.kube.kubelet.node import Identity, Machine
+from kestrel.kube.kubelet.node import Identity, look_at_machine
 from kestrel.kube.kubelet.paths import Paths
 from kestrel.kube.scheduler.scheduler import Scheduler
 from kestrel.kube.store.sqlite import SqliteStore
@@ -46,6 +44,7 @@ class Cluster:
     url: str
     directory: Path
     config: Path
+    parts: AsyncExitStack
     kubelet: Kubelet
 
     def access(self) -> dict[str, Any]:
@@ -59,8 +58,9 @@ class Cluster:
         }
 
     async def stop(self) -> None:
-        """Let go of the pods, before they are ended: a kubelet would start them again."""
-        await self.kubelet.stop()
+        """Stop what would start pods again, before they are ended; take the mounts of their volumes off the host."""
+        await self.parts.aclose()
+        await self.kubelet.release_mounts()
 
 
 async def open_cluster(settings: Settings, node: Node, authority: Authority, stack: AsyncExitStack) -> Cluster:
@@ -89,6 +89,7 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
     await stack.enter_async_context(server)
     pods = PodService(node.engine, node.images)
     pods.load()
+    machine = await asyncio.to_thread(look_at_machine, settings.root)
     kubelet = Kubelet(
         client,
         pods,
@@ -99,14 +100,15 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
                 logs=settings.root / "pods", state=settings.root / "kubelet", volatile=settings.run / "kubelet"
             ),
             seccomp_root=settings.root / "seccomp",
-            memory=_memory(),
+            serves_domain=True,
+            memory=machine.memory,
         ),
         identity=Identity(
             name=settings.node,
             address=_address(settings),
             versions=(f"v1.33.0+kestrel{__version__}", f"kestrel://{__version__}"),
         ),
-        machine=Machine(cpus=os.cpu_count() or 1, memory=_memory(), disk=shutil.disk_usage(settings.root).total),
+        machine=machine,
         root=settings.root,
     )
     api.connect(kubelet.server)
@@ -119,13 +121,14 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
         )
     )
     scheduler = Scheduler(client)
+    parts = await stack.enter_async_context(AsyncExitStack())
     for part in (controllers, scheduler, kubelet):
         await part.start()
-        stack.push_async_callback(part.stop)
+        parts.push_async_callback(part.stop)
     ready.append("all")
     url = server.addresses[0]
     config = _write_access(settings, authority, directory, url)
-    return Cluster(url=url, directory=directory, config=config, kubelet=kubelet)
+    return Cluster(url=url, directory=directory, config=config, parts=parts, kubelet=kubelet)
 
 
 def _write_access(settings: Settings, authority: Authority, directory: Path, url: str) -> Path:
@@ -145,7 +148,3 @@ def _write_access(settings: Settings, authority: Authority, directory: Path, url
 
 def _address(settings: Settings) -> str:
     return settings.address
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Self
 
 from kestrel.app import kubeconfig
@@ -13,6 +12,7 @@ from kestrel.app.cluster import Cluster, open_cluster
 from kestrel.app.node import Node, open_node
 from kestrel.app.probe import lacks
 from kestrel.app.settings import Settings
+from kestrel.app.usage import measure
 from kestrel.base.errors import KestrelError
 from kestrel.control import Services, application
 from kestrel.engine import ContainerState
@@ -94,7 +94,7 @@ class Platform:
 
     async def usage(self) -> dict[str, Any]:
         """Say what takes how much room, to the byte, everything below the data root counted once."""
-        return await asyncio.to_thread(_usage, self._settings.root)
+        return await asyncio.to_thread(measure, self._settings.root)
 
     async def prune(self, *, everything: bool) -> dict[str, Any]:
         """Remove ended containers, images that nobody names or uses, and what only they needed."""
@@ -123,35 +123,9 @@ class Platform:
             cgroups.remove(self._settings.name)
         except OSError as error:
             log.warning("cgroup %s could not be removed: %s", self._settings.name, error)
-        for name in ("sandboxes", "build"):
+        for name in ("sandboxes", "build", "kubelet", "seccomp"):
             shutil.rmtree(self._settings.run / name, ignore_errors=True)
         try:
             kubeconfig.remove(self._settings.kubeconfig, self._settings.name)
         except KestrelError as error:
             log.warning("%s", error)
-
-
-def _usage(root: Path) -> dict[str, Any]:
-    """Count allocated bytes below each directory of the root, hard links once."""
-    seen: set[tuple[int, int]] = set()
-    rows = []
-    for entry in sorted(os.scandir(root), key=lambda e: e.name):
-        count, size = _measure(entry, seen)
-        rows.append({"what": entry.name, "count": count, "bytes": size})
-    return {"rows": rows, "total": sum(row["bytes"] for row in rows)}
-
-
-def _measure(entry: "os.DirEntry[str]", seen: set[tuple[int, int]]) -> tuple[int, int]:
-    status = entry.stat(follow_symlinks=False)
-    key = (status.st_dev, status.st_ino)
-    if key in seen:
-        return 0, 0
-    seen.add(key)
-    count, size = 1, status.st_blocks * 512
-    if entry.is_dir(follow_symlinks=False):
-        with os.scandir(entry.path) as entries:
-            for inner in entries:
-                more, bytes_ = _measure(inner, seen)
-                count += more
-                size += bytes_
-    return count, size

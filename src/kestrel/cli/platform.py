@@ -14,6 +14,26 @@ if TYPE_CHECKING:
     from kestrel.cli.options import Parsed
 
 
+CONTENTS = {
+    "blobs": "images as registries know them: manifests, configurations, layers",
+    "layers": "layers in the form that is mounted, each once",
+    "snapshots": "what containers wrote",
+    "containers": "logs and records of containers",
+    "pods": "logs of pods",
+    "volumes": "claims and named volumes",
+    "kubelet": "volumes of pods that live as long as the pod",
+    "build": "cache mounts and downloads of builds",
+    "bootstrap": "Debian packages, verified, for base images",
+    "uploads": "pushes and pulls under way",
+    "ingest": "blobs being written",
+    "trash": "being removed",
+    "kubernetes": "authority, certificates, kubeconfig",
+    "kestrel.db": "everything that has a name",
+    "kestrel.db-wal": "its latest changes",
+}
+"""What is kept where below the data root."""
+
+
 def up(parsed: "Parsed") -> int:
     """`kestrel up`: start what does not run, and say how to reach it."""
     import time
@@ -80,9 +100,12 @@ def df(parsed: "Parsed") -> int:
     if parsed.json:
         print_json(usage)
         return 0
-    rows = [(row["what"], str(row["count"]), print_size(row["bytes"]), f"{row['bytes']:,}") for row in usage["rows"]]
-    rows.append(("total", "", print_size(usage["total"]), f"{usage['total']:,}"))
-    print(table(("WHAT", "COUNT", "SIZE", "BYTES"), rows))
+    rows = [
+        (row["what"], str(row["count"]), print_size(row["bytes"]), f"{row['bytes']:,}", CONTENTS.get(row["what"], ""))
+        for row in usage["rows"]
+    ]
+    rows.append(("total", "", print_size(usage["total"]), f"{usage['total']:,}", ""))
+    print(table(("WHAT", "FILES", "SIZE", "BYTES", "IN WORDS"), rows))
     return 0
 
 

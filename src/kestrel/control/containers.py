@@ -35,6 +35,9 @@ from kestrel.logs import LogOptions
 from kestrel.logs import read as read_log
 from kestrel.logs.cri_format import stamp
 
+IMAGE_NAME = "io.kubernetes.container.image"
+"""Annotation of a pod's container: the name its manifest gives; the image itself is known by digest."""
+
 
 def run_config(request: RunRequest) -> ContainerConfig:
     """Turn docker's words into a container's configuration. Raises InvalidArgument that quotes the word."""
@@ -233,7 +236,7 @@ def _summary(services: Services, container: Container) -> dict[str, Any]:
     return {
         "id": container.id,
         "name": container.config.name,
-        "image": container.config.image,
+        "image": container.config.annotations.get(IMAGE_NAME, container.config.image),
         "command": list(container.config.args or container.config.command or ()),
         "state": str(container.state),
         "exit_code": container.exit_code,

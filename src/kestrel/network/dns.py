@@ -65,9 +65,21 @@ class Upstreams:
 
 
 class Resolver:
-    """Answers on `address`. Start it, close it; `names` may change all the time."""
+    """Answers on `address`. Start it, close it; `names` may change all the time.
 
-    def __init__(self, names: Names, address: str, network: IPv4Network, upstreams: Upstreams | None = None) -> None:
+    What is below `domain` is known here or does not exist: nobody else is asked.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        address: str,
+        network: IPv4Network,
+        upstreams: Upstreams | None = None,
+        *,
+        domain: str = "cluster.local",
+    ) -> None:
+        self._domain = domain
         self._names = names
         self._address = address
         self._network = network
@@ -172,7 +184,8 @@ class Resolver:
             return self._reverse(asked, name)
         addresses = [self._address] if name in HOST_NAMES else self._names.addresses(name)
         if not addresses:
-            return None if "." in name or not name else _failure(asked, RCODE.NXDOMAIN)
+            ours = name and ("." not in name or f".{name}".endswith(f".{self._domain}"))
+            return _failure(asked, RCODE.NXDOMAIN) if ours else None
         reply = _reply_to(asked)
         if kind in ("A", "ANY"):
             for address in addresses:

@@ -116,6 +116,8 @@ class Settings:
     name: str = "kestrel"
     subnet: str = ""
     serve_names: bool = True
+    domain: str = "cluster.local"
+    """Names below it are never asked of other resolvers."""
     open_foreign: bool = True
 
     @property

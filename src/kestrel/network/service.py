@@ -257,7 +257,7 @@ class NetworkService:
     async def _serve_names(self, plan: Plan) -> None:
         from kestrel.network.dns import Resolver
 
-        resolver = Resolver(self.names, str(plan.gateway), plan.subnet)
+        resolver = Resolver(self.names, str(plan.gateway), plan.subnet, domain=self.settings.domain)
         try:
             await resolver.start()
         except KestrelError as error:

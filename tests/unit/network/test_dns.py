@@ -44,6 +44,12 @@ async def test_an_unknown_single_label_does_not_exist(resolver: Resolver) -> Non
     assert (await ask(resolver, "nobody")).header.rcode == RCODE.NXDOMAIN
 
 
+async def test_nobody_else_is_asked_for_names_of_the_cluster(resolver: Resolver) -> None:
+    for name in ("db.default.svc.cluster.local", "cluster.local"):
+        assert (await ask(resolver, name)).header.rcode == RCODE.NXDOMAIN
+    assert (await ask(resolver, "notcluster.local")).header.rcode == RCODE.SERVFAIL
+
+
 async def test_an_unknown_address_of_our_network_does_not_exist(resolver: Resolver) -> None:
     assert (await ask(resolver, "9.0.88.10.in-addr.arpa", "PTR")).header.rcode == RCODE.NXDOMAIN
 

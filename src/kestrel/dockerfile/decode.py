@@ -14,7 +14,7 @@ from kestrel.base.errors import InvalidArgument
 from kestrel.base.units import parse_size
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.errors import DockerfileError, suggestion
-from kestrel.dockerfile.lexer import opening, words
+from kestrel.dockerfile.lexer import openings, words
 from kestrel.dockerfile.nodes import Document, Node, Source
 from kestrel.dockerfile.parser import parse, trigger
 
@@ -166,15 +166,7 @@ class _Decoder:
 
     def _json(self) -> tuple[str, ...] | None:
         """Read a JSON array of strings; None when the text is not JSON and so means something else."""
-        if not self.rest.startswith("["):
-            return None
-        try:
-            found = json.loads(self.rest)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise self.error("a JSON array of arguments holds strings only", hint='write `["program", "argument"]`')
-        return tuple(found)
+        return json_strings(self.rest)
 
     def _command(self, *, empty: bool = False) -> ins.Command:
         self.flags()
@@ -286,24 +278,24 @@ class _Decoder:
 
     def _transfer(self) -> tuple[tuple[str, ...], str]:
         """Return the sources (here-documents left out) and the destination."""
-        parts = list(self._json() or self.rest.split())
+        found = self._json()
+        if found is None and self.node.heredocs:
+            return self._with_heredocs()
+        parts = list(found or self.rest.split())
         if len(parts) < 2:
             raise self.error(
                 f"{self.node.keyword} needs at least one source and a destination",
                 hint=f"write `{self.node.keyword} <source>... <destination>`",
             )
         destination = parts.pop()
-        if self.node.heredocs and opening(destination, self.escape):
-            raise self.error("a here-document cannot be the destination")
-        total = len(parts)
-        if self.node.heredocs:
-            parts = [part for part in parts if not opening(part, self.escape)]
-        if total > 1 and "$" not in destination and not names_directory(destination):
-            raise self.error(
-                f"with more than one source the destination must be a directory: `{destination}`",
-                hint=f"write it with a slash at the end: `{destination}/`",
-            )
         return tuple(parts), destination
+
+    def _with_heredocs(self) -> tuple[tuple[str, ...], str]:
+        parts = openings(self.rest, self.escape)
+        destination, opened = parts.pop()
+        if opened is not None:
+            raise self.error("a here-document cannot be the destination")
+        return tuple(word for word, opened in parts if opened is None), destination
 
     def _copy(self) -> ins.Copy:
         flags = self.flags()
@@ -416,6 +408,19 @@ class _Decoder:
             expression=self.rest + body,
             trigger=replace(decode_node(inner, self.source, self.escape), node=self.node),
         )
+
+
+def json_strings(text: str) -> tuple[str, ...] | None:
+    """Read a JSON array of strings; None when the text is not JSON. Raises DockerfileError for other elements."""
+    if not text.startswith("["):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise DockerfileError("a JSON array of arguments holds strings only", hint='write `["program", "argument"]`')
+    return tuple(found)
 
 
 def names_directory(destination: str) -> bool:

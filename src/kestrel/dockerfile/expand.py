@@ -30,11 +30,15 @@ MAX_LENGTH = 1 << 20
 
 @dataclass(slots=True)
 class Expansion:
-    """What came of a text: its `words`, and which variables it named that were set or unset."""
+    """What came of a text: its `words`, and which variables it named.
+
+    `used` were set; `unset` were not; `defaulted` were not either, but the text says what to put instead.
+    """
 
     words: list[str]
     used: set[str] = field(default_factory=set)
     unset: set[str] = field(default_factory=set)
+    defaulted: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ class Expander:
             return Expansion([text])
         run = _Run(self, text, env, split)
         whole = run.until("", depth=0)
-        return Expansion(run.take_words() if split else [whole], run.used, run.unset)
+        return Expansion(run.take_words() if split else [whole], run.used, run.unset, run.defaulted)
 
 
 class _Run:
@@ -80,6 +84,7 @@ class _Run:
         self._ordinary = re.compile(rf"[^'\"$/}}{re.escape(rules.escape)}]+")
         self.used: set[str] = set()
         self.unset: set[str] = set()
+        self.defaulted: set[str] = set()
 
     def take_words(self) -> list[str]:
         self._end_word()
@@ -239,12 +244,11 @@ class _Run:
         word = self.until("}", depth=depth + 1)
         value = self._lookup(name)
         present = value is not None and not (empty_counts and value == "")
-        if form == "-":
-            self.unset.discard(name)  # a default was given: it is no oversight
-            return value if present else word
-        if form == "+":
-            self.unset.discard(name)
-            return word if present else ""
+        if form in ("-", "+"):
+            if value is None:  # the text says what then: it is no oversight
+                self.unset.discard(name)
+                self.defaulted.add(name)
+            return (value if present else word) if form == "-" else (word if present else "")
         if not present:
             state = "is not set" if value is None else "is empty"
             raise DockerfileError(f"`{name}` {state}" + (f": {word}" if word else ""))
@@ -270,7 +274,7 @@ class _Run:
         if everywhere:
             self._at += 1
         pattern = self.until("/", depth=depth + 1, raw_escapes=True)
-        replacement = self.until("}", depth=depth + 1)
+        replacement = self.until("}", depth=depth + 1, raw_escapes=True)
         value = self._lookup(name)
         if value is None:
             return None if self._rules.keep_unset else ""

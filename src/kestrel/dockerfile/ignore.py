@@ -78,6 +78,8 @@ class IgnoreList:
 
     def _descend(self, path: str) -> Cursor:
         cursor = self.root
+        if path == "/":
+            return self.enter(cursor, path)  # the root itself, which only `**` matches
         for name in posixpath.normpath(path).strip("/").split("/"):
             if name not in ("", "."):
                 cursor = self.enter(cursor, name)

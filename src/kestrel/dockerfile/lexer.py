@@ -155,15 +155,18 @@ _OPENING = re.compile(r"(\d*)<<(-?)\s*([^<]*)")
 def opening(word: str, escape: str = "\\") -> Opening | None:
     """Read a word as the opening of a here-document; None when it is not one.
 
-    A name with any quote or escape in it turns expansion of the body off, as in a shell (POSIX 2.7.4).
+    Any quote in the name turns expansion of the body off, as in a shell (POSIX 2.7.4); an escaped one does not.
     """
     match = _OPENING.fullmatch(word)
     if not match:
         return None
-    name = _unquote(match[3], escape)
-    if not name or re.search(r"\s", name):
+    if len(words(match[3], escape)) != 1:
         return None
-    return Opening(name, name == match[3], bool(match[2]), match[1])
+    name = _unquote(match[3], escape)
+    if not name:
+        raise DockerfileError("a quote in the name of a here-document is not closed", hint=f"the name is `{match[3]}`")
+    quoted = re.search(rf"(?<!{re.escape(escape)})['\"]", match[3]) is not None
+    return Opening(name, not quoted, bool(match[2]), match[1])
 
 
 def _unquote(text: str, escape: str) -> str:
@@ -178,6 +181,19 @@ def _unquote(text: str, escape: str) -> str:
         else:
             out += character
     return out if not quote else ""
+
+
+def openings(text: str, escape: str = "\\") -> list[tuple[str, Opening | None]]:
+    """Split a text into words and read each as an opening; `<<` and a name after white space are one."""
+    found: list[tuple[str, Opening | None]] = []
+    pending = ""
+    for word, _ in words(text, escape):
+        if not pending and re.fullmatch(r"\d*<<-?", word):
+            pending = word
+            continue
+        word, pending = f"{pending} {word}".lstrip(), ""
+        found.append((word, opening(word, escape)))
+    return [*found, (pending, None)] if pending else found
 
 
 def words(text: str, escape: str = "\\") -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 from kestrel.dockerfile.errors import DockerfileError, suggestion
-from kestrel.dockerfile.lexer import Lexer, Line, Opening, directives, opening, words
+from kestrel.dockerfile.lexer import Lexer, Line, Opening, directives, openings
 from kestrel.dockerfile.nodes import Document, Flag, Heredoc, Node, Range, Source
 
 KEYWORDS = (
@@ -31,7 +31,11 @@ def parse(text: "str | bytes", name: str = "Dockerfile") -> Document:
     nodes = []
     while (line := lexer.line()) is not None:
         node = parse_line(line, source)
-        heredocs = [lexer.heredoc(start, line) for start in _openings(node, document.escape)]
+        try:
+            announced = _openings(node, document.escape)
+        except DockerfileError as error:
+            raise error.within(source, node) from None
+        heredocs = [lexer.heredoc(start, line) for start in announced]
         nodes.append(node if not heredocs else _with_heredocs(node, heredocs))
     if not nodes:
         raise DockerfileError(
@@ -122,7 +126,7 @@ def _openings(node: Node, escape: str) -> list[Opening]:
         keyword, _, rest = rest.partition(" ")
     if keyword.upper() not in _TAKES_HEREDOCS or rest.startswith("["):
         return []
-    return [found for word, _ in words(rest, escape) if (found := opening(word, escape)) is not None]
+    return [found for _, found in openings(rest, escape) if found is not None]
 
 
 def _with_heredocs(node: Node, heredocs: list[Heredoc]) -> Node:

@@ -156,3 +156,8 @@ def test_a_required_variable_that_is_missing_points_at_its_line() -> None:
         plan("FROM base\nARG V\nWORKDIR /opt/${V:?give --build-arg V}\n")
     assert "give --build-arg V" in caught.value.sentence
     assert "Dockerfile:3" in str(caught.value)
+
+
+def test_several_sources_need_a_directory_to_go_to() -> None:
+    with pytest.raises(DockerfileError, match="with more than one source the destination must be a directory: `c`"):
+        plan("FROM base\nCOPY a b c\n")

@@ -134,3 +134,12 @@ def test_any_text_expands_or_is_refused(text: str) -> None:
 @given(st.text(alphabet=st.characters(exclude_characters="$'\"\\"), max_size=40))
 def test_text_without_special_characters_stays_as_it_is(text: str) -> None:
     assert Expander().word(text, {}) == text
+
+
+def test_a_replacement_keeps_its_escapes() -> None:
+    assert Expander().word(r"${P//\//\/}", {"P": "/a/b"}) == r"\/a\/b"
+
+
+def test_variables_with_a_default_are_told_apart_from_forgotten_ones() -> None:
+    met = Expander().expand("${A:-x} $B ${C+y}", {})
+    assert (met.unset, met.defaulted) == ({"B"}, {"A", "C"})

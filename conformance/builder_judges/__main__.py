@@ -1,0 +1,41 @@
+"""Run the corpora and print each case that did not pass, then one line a corpus.
+
+conformance/builder [language] [lint] [buildah] [-v]
+"""
+
+import sys
+from collections.abc import Iterator
+
+from builder_judges import language
+from builder_judges.corpora import locate
+from builder_judges.report import Report
+
+
+def reports(wanted: set[str]) -> Iterator[Report]:
+    """Yield the reports of the corpora that are asked for."""
+    if "language" in wanted:
+        yield from language.parser(locate("buildkit"))
+        yield from language.shell(locate("buildkit"))
+        yield from language.ignore(locate("patternmatcher"))
+
+
+def main(arguments: list[str]) -> int:
+    """Return 1 when a case failed."""
+    wanted = {a for a in arguments if not a.startswith("-")} or {"language", "lint", "git", "buildah"}
+    done = []
+    for report in reports(wanted):
+        for name, why in report.failed:
+            print(f"FAILED {report.corpus}: {name}\n    {why}")
+        for name, why in report.skipped:
+            print(f"skipped {report.corpus}: {name}: {why}")
+        if "-v" in arguments:
+            for name in report.passed:
+                print(f"passed {report.corpus}: {name}")
+        done.append(report)
+    print()
+    for report in done:
+        print(report.line)
+    return int(any(report.failed for report in done))
+
+
+sys.exit(main(sys.argv[1:]))

@@ -7,14 +7,20 @@ inherits from the zygote, so that nothing in a shared PID namespace can look int
 
 The conversation with the shim, over a channel that closes at exec:
 
+    init → shim   {"hooks": true}                            if there are hooks that run outside, before the pivot
+    shim → init   {"go": true}                               when they have
     init → shim   {"ready": true, "warnings": [...]} with the terminal's master, if there is one
     shim → init   {"go": true}                               closed instead: the shim is gone, so end
     init → shim   {"error": {...}}                           then exit; an end without it means that exec succeeded
+
+Without a shim (`kestrel-runtime create`) the creator ends after "ready". Then "go" comes over the `gate`: a listening
+socket that whoever starts the container connects to, once.
 """
 
 import fcntl
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,13 +49,30 @@ class Stdio:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """What else a process needs that outlives its creator (`kestrel-runtime`).
+
+    `gate` is where a container's first process waits to be started; a joining one starts at once. `preserved`
+    descriptors from 3 on are the program's. Without `keyring` it keeps its creator's session keyring.
+    """
+
+    gate: "socket.socket | None" = None
+    keyring: bool = True
+    preserved: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """What a child is given besides its plan: its end of the channel, its output, and how to join its cgroups."""
+    """What a child is given besides its plan: its end of the channel, its output, and how to join its cgroups.
+
+    It dies with the process that made it unless it lives `apart`.
+    """
 
     channel: Channel
     stdio: Stdio
     joiners: Sequence[int] = ()
     own_cgroup_namespace: bool = False
+    apart: "Apart | None" = None
 
 
 def reset_signals() -> None:
@@ -101,7 +124,8 @@ def run(plan: Plan, child: Child) -> NoReturn:
 
 
 def _run(plan: Plan, child: Child) -> NoReturn:
-    syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if child.apart is None:
+        syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
     reset_signals()
     close_others(child)
     warnings = []
@@ -112,19 +136,25 @@ def _run(plan: Plan, child: Child) -> NoReturn:
         with opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             syscalls.setns(fd, bit)
     os.setsid()
-    _own_keyring()
-    place = Place()
+    if child.apart is None or child.apart.keyring:
+        _own_keyring()
+    place = Place(child.channel)
     os.umask(0)
     for operation in plan.operations:
         operation.execute(place)
         if isinstance(operation, operations.EnterRoot):
             seal()
-    finish(plan.process, child, place.terminal, [place.console] if place.console >= 0 else [], warnings)
+    masters = [place.console] if place.console >= 0 else []
+    finish(plan.process, child, place.terminal, masters, warnings, plan.start_hooks)
 
 
 def close_others(child: Child, *others: int) -> None:
     """Close every descriptor of the shim but those that are ours: nothing of the host's is open in here."""
-    keep = sorted({0, 1, 2, child.channel.fileno(), *child.joiners, *others, *_given(child.stdio)})
+    given = [*child.joiners, *_given(child.stdio)]
+    if child.apart is not None:
+        given += [child.apart.gate.fileno()] if child.apart.gate is not None else []
+        given += range(3, 3 + child.apart.preserved)
+    keep = sorted({0, 1, 2, child.channel.fileno(), *given, *others})
     for previous, following in zip(keep, [*keep[1:], 0xFFFFFFFF + 1], strict=True):
         if following - previous > 1:
             syscalls.close_range(previous + 1, following - 1)
@@ -161,26 +191,67 @@ def enter_joined(task: Process, child: Child, width: int, height: int, warning: 
 
 
 def finish(
-    task: Process, child: Child, terminal: int, descriptors: Sequence[int], warnings: Sequence["str | None"]
+    task: Process,
+    child: Child,
+    terminal: int,
+    descriptors: Sequence[int],
+    warnings: Sequence["str | None"],
+    start_hooks: "Callable[[], None] | None" = None,
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
     _take_stdio(child.stdio, terminal, task.uid)
-    limited = process.confine(task)
+    limited = process.confine(task, bound=child.apart is None)
     env = process.environment(task)
     path = program.find(task.args[0], env)
     told = [warning for warning in (*warnings, *limited, *task.warnings) if warning]
     child.channel.send({"ready": True, "warnings": told}, descriptors)
     for fd in descriptors:
         os.close(fd)
-    answer = child.channel.receive()
-    if answer is None:
+    apart = child.apart or Apart()
+    starter = child.channel if apart.gate is None else _wait_at(apart.gate, child.channel)
+    if starter.receive() is None:
         os._exit(FAILED)
-    # Last of all: nothing above standard error reaches the program, whoever opened it.
-    syscalls.close_range(3, flags=abi.CLOSE_RANGE_CLOEXEC)
+    guarded(starter, lambda: _launch(task, path, env, apart.preserved, start_hooks))
+
+
+def _wait_at(gate: "socket.socket", creator: Channel) -> Channel:
+    """Wait for the one who starts us. The first process of a PID namespace ignores what it does not handle, so that
+    until then the usual requests to end need a handler.
+    """
+    creator.close()
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, _end)
+    connection, _ = gate.accept()
+    gate.close()
+    return Channel(connection)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    os._exit(128 + number)
+
+
+def _launch(
+    task: Process, path: str, env: "dict[str, str]", preserved: int, start_hooks: "Callable[[], None] | None"
+) -> NoReturn:
+    if start_hooks is not None:
+        start_hooks()
+    # The filter goes in as late as it may, so that a profile need not allow what we do until here.
+    process.install_late(task)
+    # Last of all: nothing above standard error reaches the program, whoever opened it, unless it was asked for.
+    syscalls.close_range(3 + preserved, flags=abi.CLOSE_RANGE_CLOEXEC)
     try:
         os.execve(path, task.args, env)
     except OSError as error:
         raise program.explain(path, error) from None
+
+
+def _give(fd: int, uid: int) -> None:
+    """Let the user own an output, unless it is a device that everybody shares."""
+    try:
+        if os.fstat(fd).st_rdev != os.makedev(1, 3):
+            os.fchown(fd, uid, -1)
+    except OSError:
+        pass  # a descriptor of a kind that has no owner
 
 
 def _take_stdio(stdio: Stdio, terminal: int, uid: int) -> None:
@@ -191,9 +262,6 @@ def _take_stdio(stdio: Stdio, terminal: int, uid: int) -> None:
         source = terminal if terminal >= 0 else fd
         os.dup2(source, number, inheritable=True)
         if uid and terminal < 0 and number:
-            try:
-                os.fchown(number, uid, -1)
-            except OSError:
-                pass  # a descriptor of a kind that has no owner
+            _give(number, uid)
     for fd in {terminal, *_given(stdio)} - {-1, 0, 1, 2}:
         os.close(fd)

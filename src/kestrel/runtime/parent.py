@@ -19,7 +19,7 @@ from kestrel.linux import abi, syscalls
 from kestrel.linux.cgroups import Group
 from kestrel.runtime import init
 from kestrel.runtime.channel import Channel, pair
-from kestrel.runtime.init import Child, Stdio
+from kestrel.runtime.init import Apart, Child, Stdio
 from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process, set_oom_score
 
@@ -37,11 +37,13 @@ class Started:
     channel: socket.socket
 
 
-def create(plan: Plan, group: "Group | None", stdio: Stdio, pid_namespace: int = -1) -> Started:
+def create(
+    plan: Plan, group: "Group | None", stdio: Stdio, pid_namespace: int = -1, apart: "Apart | None" = None
+) -> Started:
     """Start a container's first process; it stops before exec until it is told to go.
 
     `pid_namespace` is a descriptor of the PID namespace to be born in, when the plan does not make one and it is not
-    our own.
+    our own. With `apart` it outlives this process.
     """
     own_cgroups = bool(plan.new & abi.CLONE_NEWCGROUP)
     # The cgroup namespace is made by the child, once it is in its group.
@@ -51,7 +53,8 @@ def create(plan: Plan, group: "Group | None", stdio: Stdio, pid_namespace: int =
     try:
         pid, pidfd = _clone(flags, group, pid_namespace)
         if pid == 0:
-            child = Child(channel=Channel(theirs), stdio=stdio, joiners=joiners, own_cgroup_namespace=own_cgroups)
+            channel = Channel(theirs)
+            child = Child(channel=channel, stdio=stdio, joiners=joiners, own_cgroup_namespace=own_cgroups, apart=apart)
             init.run(plan, child)
     except BaseException:
         ours.close()
@@ -82,7 +85,14 @@ def _back_to_own_pid_namespace() -> None:
         syscalls.setns(own.fileno(), abi.CLONE_NEWPID)
 
 
-def join(target: int, process: Process, group: "Group | None", stdio: Stdio, size: tuple[int, int] = (0, 0)) -> Started:
+def join(
+    target: int,
+    process: Process,
+    group: "Group | None",
+    stdio: Stdio,
+    size: tuple[int, int] = (0, 0),
+    apart: "Apart | None" = None,
+) -> Started:
     """Start another process in the container whose first process is behind the pidfd `target`.
 
     The answer's `pid` is the go-between's, which ends at once; the real process's number comes as the first message
@@ -93,7 +103,7 @@ def join(target: int, process: Process, group: "Group | None", stdio: Stdio, siz
     try:
         pid, pidfd = _clone(0, group, -1)
         if pid == 0:
-            child = Child(channel=Channel(theirs), stdio=stdio, joiners=joiners)
+            child = Child(channel=Channel(theirs), stdio=stdio, joiners=joiners, apart=apart)
             init.guarded(child.channel, lambda: _go_between(target, process, child, size))
     except BaseException:
         ours.close()
@@ -119,6 +129,7 @@ def _go_between(target: int, process: Process, child: Child, size: tuple[int, in
         child.channel.send({"pid": pid}, [pidfd])
         os._exit(0)
     init.seal()
-    syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if child.apart is None:
+        syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     init.enter_joined(process, child, size[0], size[1], warning)

@@ -4,11 +4,14 @@ An operation has two abilities: `describe()` says in plain words what it will do
 errors), `execute(place)` does it, inside the container's new mount namespace and before the root is entered.
 """
 
+from kestrel.runtime.channel import Channel
+
 
 class Place:
     """Where a plan is being carried out: descriptors that operations leave for each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: "Channel | None" = None) -> None:
+        self.channel = channel  # to the process that makes the container
         self.root = -1
         self.sources: dict[int, int] = {}  # index of a bind mount in the plan -> its source, a detached copy
         self.null = -1  # the host's /dev/null, for masks

@@ -10,7 +10,7 @@ and then the process (`process.py`).
 """
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +46,16 @@ DEVICES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything init will do. `new` are CLONE_NEW* bits; `joined` are (bit, path) of namespaces that exist."""
+    """Everything init will do. `new` are CLONE_NEW* bits; `joined` are (bit, path) of namespaces that exist.
+
+    `start_hooks` is called in the container right before its program is executed.
+    """
 
     new: int
     joined: tuple[tuple[int, str], ...]
     operations: tuple[Operation, ...]
     process: Process
+    start_hooks: "Callable[[], None] | None" = None
 
     def describe(self) -> list[str]:
         """Return the plan in plain words, a line each."""

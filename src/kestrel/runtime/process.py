@@ -9,7 +9,8 @@ that the kernel's rules force:
     bounding set            needs CAP_SETPCAP
     groups, gid, uid        with KEEPCAPS, so that the wanted sets can be taken from what we have
     capability sets         the last right given up
-    seccomp                 here when no_new_privs is on, so that the filter need not allow any of the above
+
+and right before execve, when no_new_privs is on, seccomp, so that the filter need not allow any of the above.
 
 No name is looked up: numbers only. /etc/passwd of an image is a stranger's file, and looking names up through libc
 would load its NSS modules (CVE-2019-14271).
@@ -138,8 +139,11 @@ def _limit(value: int) -> int:
 # --- in the container ------------------------------------------------------------------------------------------------
 
 
-def confine(process: Process) -> list[str]:
-    """Become the process's user with its rights, in its directory; return what the machine did not let us do."""
+def confine(process: Process, *, bound: bool = True) -> list[str]:
+    """Become the process's user with its rights, in its directory; return what the machine did not let us do.
+
+    `bound`: it is to die with its parent.
+    """
     warnings = _set_rlimits(process)
     syscalls.prctl(abi.PR_SET_KEEPCAPS, 1)
     if process.no_new_privileges:
@@ -164,10 +168,15 @@ def confine(process: Process) -> list[str]:
         capabilities.raise_ambient(process.ambient & permitted & inheritable)
     os.umask(process.umask)
     # Changing ids cleared it (`man 2 PR_SET_PDEATHSIG`): a container dies with its shim.
-    syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)
+    if bound:
+        syscalls.prctl(abi.PR_SET_PDEATHSIG, 9)
+    return warnings
+
+
+def install_late(process: Process) -> None:
+    """Install the filter of a process that gains no privileges: it needs none for that, so it comes last."""
     if process.filter is not None and process.no_new_privileges:
         syscalls.seccomp_filter(process.filter.program, process.filter.flags)
-    return warnings
 
 
 def set_oom_score(value: int) -> "str | None":

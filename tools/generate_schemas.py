@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the field schemas of the served kinds into `src/kestrel/kube/api/data`.
 
-Development-time only. Reads the JSON schemas that the PyPI package `kubernetes-validate` carries for one minor version,
+Runs whenever Kestrel is built or installed (`build_hook.py`); the files are not kept in the tree. Reads the JSON schemas that the PyPI package `kubernetes-validate` carries for one minor version,
 keeps what the rows of `kestrel.kube.api.scheme` reach, undoes the four ways in which those schemas deviate from
 Kubernetes' OpenAPI (`#/$defs/` references, `null` as a second type, `oneOf` for Quantity and IntOrString, `enum` on
 apiVersion and kind), and writes two files in the compact form `kestrel.kube.api.schemas` reads:
@@ -158,22 +158,38 @@ def generate(minor: str) -> dict[str, str]:
     return {"schemas.json": rendered(schemas), "descriptions.json": rendered(texts)}
 
 
+def paths() -> list[Path]:
+    """The files that are written."""
+    return [DATA / "schemas.json", DATA / "descriptions.json"]
+
+
+def write(minor: str = MINOR) -> list[str]:
+    """Write what is missing or not what it should be; returns the names of those files."""
+    changed = stale(minor)
+    for name, text in changed.items():
+        (DATA / name).write_text(text)
+    return list(changed)
+
+
+def stale(minor: str) -> dict[str, str]:
+    """File contents that differ from what is there, by name."""
+    found = generate(minor)
+    return {name: text for name, text in found.items() if _present(DATA / name) != text}
+
+
+def _present(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
 def main() -> int:
     """Write the files, or compare with them."""
     parser = argparse.ArgumentParser(description="Write the field schemas of the served kinds.")
     parser.add_argument("--minor", default=MINOR, help="Kubernetes minor version to read (default %(default)s)")
     parser.add_argument("--check", action="store_true", help="compare with the files there are, and write nothing")
     options = parser.parse_args()
-    stale = []
-    for name, text in generate(options.minor).items():
-        path = DATA / name
-        if path.exists() and path.read_text() == text:
-            continue
-        stale.append(name)
-        if not options.check:
-            path.write_text(text)
-    sys.stderr.write(f"{'stale' if options.check else 'wrote'}: {', '.join(stale) or 'nothing'}\n")
-    return 1 if stale and options.check else 0
+    found = list(stale(options.minor)) if options.check else write(options.minor)
+    sys.stderr.write(f"{'stale' if options.check else 'wrote'}: {', '.join(found) or 'nothing'}\n")
+    return 1 if found and options.check else 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from kestrel.base.errors import Internal
 from kestrel.kube.api.resource import GroupVersionKind, Resource
 
 OBJECT, MAP, LIST, ANY = "object", "map", "list", "any"
@@ -181,7 +182,13 @@ class Schemas:
 
 
 def _read(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((resources.files("kestrel.kube.api") / "data" / name).read_bytes())
+    try:
+        data = (resources.files("kestrel.kube.api") / "data" / name).read_bytes()
+    except FileNotFoundError as error:
+        raise Internal(
+            f"{name} was not made when Kestrel was installed", hint="run ./dev setup in the clone"
+        ) from error
+    found: dict[str, Any] = json.loads(data)
     return found
 
 

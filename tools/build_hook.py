@@ -1,4 +1,4 @@
-"""Makes the Kubernetes schemas when Kestrel is built or installed: they are others' work and do not stand in the tree."""
+"""Makes the Kubernetes schemas when Kestrel is built or installed: they are others' work, so not in the tree."""
 
 import sys
 from pathlib import Path

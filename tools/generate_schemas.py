@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write the field schemas of the served kinds into `src/kestrel/kube/api/data`.
 
-Runs whenever Kestrel is built or installed (`build_hook.py`); the files are not kept in the tree. Reads the JSON schemas
-that the Python package `kubernetes-validate` carries for one minor version, keeps what the rows of
+Runs whenever Kestrel is built or installed (`build_hook.py`); the files are not kept in the tree. Reads the JSON
+schemas that the Python package `kubernetes-validate` carries for one minor version, keeps what the rows of
 `kestrel.kube.api.scheme` reach, undoes the four ways in which those schemas deviate from Kubernetes' OpenAPI
 (`#/$defs/` references, `null` as a second type, `oneOf` for Quantity and IntOrString, `enum` on apiVersion and kind),
 and writes two files in the compact form `kestrel.kube.api.schemas` reads:

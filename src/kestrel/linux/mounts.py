@@ -145,6 +145,18 @@ def pivot(root: int) -> None:
     os.chdir("/")
 
 
+def cover(root: int) -> None:
+    """Move the mount behind `root` over "/" and make it this process's root; the old one stays below, out of reach.
+
+    For hosts that run from a ramdisk, whose root cannot be pivoted away (`man 2 pivot_root`, NOTES).
+    """
+    with opened(os.open("/", PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as slash:
+        attach(root, slash, name="/")
+    os.fchdir(root)
+    os.chroot(".")
+    os.chdir("/")
+
+
 # --- root filesystems ------------------------------------------------------------------------------------------------
 
 

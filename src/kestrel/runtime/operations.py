@@ -67,8 +67,9 @@ class OwnMounts(Operation):
 class MountRoot(Operation):
     """Mount the root filesystem: a plan of layers, or a directory of the host (the spec's `root.path`).
 
-    It is attached over "/" of the new namespace, where this process does not see it until it enters it by descriptor:
-    no directory of the host has to lend its name.
+    A plan is attached over "/" of the new namespace, where this process does not see it until it enters it by
+    descriptor: no directory of the host has to lend its name. A directory is attached over itself, where hooks that
+    mount something into the container look for it.
     """
 
     plan: "Rootfs | None"
@@ -82,13 +83,14 @@ class MountRoot(Operation):
 
     def execute(self, place: Place) -> None:
         """Mount and attach."""
+        where = "/" if self.plan is not None else self.path
         if self.plan is not None:
             place.root = mounts.open_rootfs(self.plan)
         else:
             place.root = mounts.clone(self.path, recursive=True)
             mounts.set_attributes(place.root, propagation=abi.MS_PRIVATE, recursive=True)
-        with opened(os.open("/", mounts.PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as slash:
-            mounts.attach(place.root, slash, name="/")
+        with opened(os.open(where, mounts.PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
+            mounts.attach(place.root, target, name=where)
 
 
 def _proc_target(place: Place, destination: str) -> int:
@@ -357,10 +359,15 @@ class SetRootFlags(Operation):
 class EnterRoot(Operation):
     """Make the container's root this process's root, and let go of the host's."""
 
+    pivot: bool = True
+
     def describe(self) -> str:
         """Say it."""
         return "enter the root"
 
     def execute(self, place: Place) -> None:
-        """pivot_root(2)."""
-        mounts.pivot(place.root)
+        """pivot_root(2); a ramdisk cannot be pivoted away from, only covered."""
+        if self.pivot:
+            mounts.pivot(place.root)
+        else:
+            mounts.cover(place.root)

@@ -43,6 +43,15 @@ _PROPAGATION = {
 _SUPERBLOCK = {"sync", "dirsync", "mand", "lazytime", "iversion", "silent"}
 _IGNORED = {"defaults", "async", "nomand", "nolazytime", "noiversion", "loud", "quiet", "remount", "bind", "rbind"}
 _OURS = {"tmpcopyup"}
+_IDMAP = {"idmap", "ridmap"}
+
+WORDS = frozenset(
+    {*_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *_PROPAGATION, *(f"r{word}" for word in _PROPAGATION)}
+    | _SUPERBLOCK
+    | _IGNORED
+    | _OURS
+)
+"""Every word that is not a filesystem's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@
 creates the container and inherited by init through fork, so nothing is serialised. The order is fixed:
 
     take bind sources · leave the host's mount table · root · mounts in the spec's order · devices · console ·
-    masks and read-only paths · names and sysctls · enter the root
+    hooks · masks and read-only paths · names and sysctls · enter the root
 
 and then the process (`process.py`).
 """
@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Rootfs
-from kestrel.runtime import devices, names, options, validate
+from kestrel.runtime import devices, hooks, names, options, validate
 from kestrel.runtime import operations as op
 from kestrel.runtime.place import Operation
 from kestrel.runtime.process import Filter, Process
@@ -77,11 +77,14 @@ def build(
     cgroup_hierarchies: Sequence[str] = (),
     size: tuple[int, int] = (0, 0),
     sandbox: frozenset[str] = frozenset(),
+    state: "Mapping[str, Any] | None" = None,
+    pivot: bool = True,
 ) -> Plan:
     """Return the plan for a spec. `rootfs` replaces `root.path`. Raises InvalidArgument or Unimplemented.
 
     `size` is the (width, height) of the terminal, when the spec does not say. `sandbox` names the types of namespace
-    that the container inherits but that are not the host's.
+    that the container inherits but that are not the host's. `state` is what hooks in the container are told of it;
+    without it there may be no hooks. `pivot` off is for a host whose root is a ramdisk.
     """
     validate.check(spec, sandbox)
     linux = spec.get("linux") or {}
@@ -96,6 +99,10 @@ def build(
     operations += [op.OwnMounts(), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""))]
     operations += mounts
     operations += _devices(spec, linux, process, size)
+    found = hooks.parse(spec)
+    if found and state is None:
+        raise Unimplemented("hooks are not run here", hint="use `kestrel-runtime` for a container with hooks")
+    operations += hooks.operations(found, state or {})
     if process.cwd != "/":
         operations.append(op.MakeDirectory(process.cwd))
     operations += [op.MaskPath(path) for path in linux.get("maskedPaths") or ()]
@@ -103,8 +110,9 @@ def build(
     operations += _names(spec)
     operations += [names.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
     operations += _root_flags(spec, linux)
-    operations.append(op.EnterRoot())
-    return Plan(new=new, joined=joined, operations=tuple(operations), process=process)
+    operations.append(op.EnterRoot(pivot))
+    start_hooks = hooks.at_start(found, state or {})
+    return Plan(new=new, joined=joined, operations=tuple(operations), process=process, start_hooks=start_hooks)
 
 
 def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[int, str], ...]]:

@@ -38,9 +38,6 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
             raise Unimplemented(f"id-mapped mounts are not supported yet: {entry['destination']}")
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
-    for kind in spec.get("hooks") or {}:
-        if spec["hooks"][kind]:
-            raise Unimplemented(f"hooks are not supported yet: {kind}")
     _not_built(spec, linux)
 
 

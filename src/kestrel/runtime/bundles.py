@@ -1,0 +1,219 @@
+"""What the command keeps of a container between two calls: a directory per container below its root.
+
+    ROOT/ID/state.json     who it is (`Record`), written when it is created
+    ROOT/ID/config.json    its spec, as it was then: later changes of the bundle change nothing
+    ROOT/ID/start.sock     where its first process waits for `start`; gone once it was told to go
+    ROOT/.seccomp/         compiled filters
+
+Making the directory is what takes the id. Nothing else is stored: whether it runs, is paused or has ended is asked of
+the kernel each time. A process is known by its number and the time it was started (`man 5 proc`, stat), so that a
+number used again is not taken for the container.
+"""
+
+import errno
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from kestrel.base.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
+from kestrel.runtime import state
+
+ROOT = "/run/kestrel-runtime"
+STATE, CONFIG, GATE = "state.json", "config.json", "start.sock"
+LONGEST = 1024  # characters in an id, as runc has it
+
+_FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-")
+_LATER = _FIRST | {"."}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A container of the command. `started` is its first process's start time in clock ticks since boot."""
+
+    id: str
+    bundle: str
+    pid: int = 0
+    started: int = 0
+    oci_version: str = "1.0.0"
+    created: str = ""
+    rootfs: str = ""
+    cgroup: str = ""
+    own_pids: bool = True
+    owner: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    def describe(self, status: str) -> dict[str, Any]:
+        """Return the state that the runtime-spec defines (runtime.md, "State")."""
+        found: dict[str, Any] = {"ociVersion": self.oci_version, "id": self.id, "status": status}
+        if status != state.STOPPED:
+            found["pid"] = self.pid
+        return {**found, "bundle": self.bundle, "annotations": dict(self.annotations)}
+
+
+def check_id(identifier: str) -> str:
+    """Return an id that is one: it becomes the name of a directory. Raises InvalidArgument."""
+    if not identifier or len(identifier) > LONGEST or identifier[0] not in _FIRST or not _LATER.issuperset(identifier):
+        raise InvalidArgument(f"invalid container id format: {identifier!r}", hint="letters, digits, _ + - and .")
+    return identifier
+
+
+def directory(root: str, identifier: str) -> str:
+    """Return where a container is kept."""
+    return f"{root}/{check_id(identifier)}"
+
+
+def claim(root: str, identifier: str) -> str:
+    """Take an id by making its directory. Raises AlreadyExists."""
+    place = directory(root, identifier)
+    os.makedirs(root, 0o700, exist_ok=True)
+    try:
+        os.mkdir(place, 0o711)
+    except FileExistsError:
+        raise AlreadyExists(f"container with given ID already exists: {identifier}") from None
+    return place
+
+
+def save(place: str, record: Record) -> None:
+    """Write the state, whole or not at all. It is in memory (/run): nothing to wait for."""
+    temporary = f"{place}/.{STATE}"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(asdict(record), file)
+    os.replace(temporary, f"{place}/{STATE}")
+
+
+def save_config(place: str, spec: Mapping[str, Any]) -> None:
+    """Keep the spec as it is now."""
+    fd = os.open(f"{place}/{CONFIG}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(spec, file)
+
+
+def load(root: str, identifier: str) -> Record:
+    """Return a container. Raises NotFound, with the sentence that clients of runc match on."""
+    place = directory(root, identifier)
+    try:
+        with open(f"{place}/{STATE}", encoding="utf-8") as file:
+            found = json.load(file)
+        return Record(**{name: value for name, value in found.items() if name in _FIELDS})
+    except FileNotFoundError:
+        raise NotFound(f"container does not exist: {identifier}") from None
+    except (ValueError, TypeError) as error:
+        raise DataLoss(f"{place}/{STATE} cannot be read: {error}") from error
+
+
+_FIELDS = frozenset(entry.name for entry in fields(Record))
+
+
+def load_config(root: str, identifier: str) -> dict[str, Any]:
+    """Return the spec that a container was created with."""
+    return read_spec(f"{directory(root, identifier)}/{CONFIG}")
+
+
+def read_spec(path: str) -> dict[str, Any]:
+    """Read a spec. Raises NotFound or InvalidArgument naming the file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            spec = json.load(file)
+    except FileNotFoundError:
+        raise NotFound(f"JSON specification file {path} not found", hint="`kestrel-runtime spec` makes one") from None
+    except ValueError as error:
+        raise InvalidArgument(f"{path} is not JSON: {error}") from error
+    if not isinstance(spec, dict):
+        raise InvalidArgument(f"{path} is not a JSON object")
+    return spec
+
+
+def every(root: str) -> list[str]:
+    """Return the ids of all containers."""
+    try:
+        with os.scandir(root) as entries:
+            found = [entry.name for entry in entries if entry.name[0] in _FIRST and entry.is_dir()]
+    except FileNotFoundError:
+        return []
+    return sorted(found)
+
+
+def forget(root: str, identifier: str) -> None:
+    """Remove a container's directory."""
+    place = directory(root, identifier)
+    try:
+        for name in os.listdir(place):
+            os.unlink(f"{place}/{name}")
+        os.rmdir(place)
+    except FileNotFoundError:
+        pass
+
+
+# --- what the kernel says -------------------------------------------------------------------------------------------
+
+
+def start_time(pid: int) -> int:
+    """Return when a process was started, in clock ticks since boot; 0 when it is gone or only waits to be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            words = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if words[0] in (b"Z", b"X") else int(words[19])
+
+
+def status(root: str, record: Record) -> str:
+    """Return the state a container is in now."""
+    if not record.pid:
+        return state.CREATING
+    if start_time(record.pid) != record.started:
+        return state.STOPPED
+    if os.path.lexists(f"{directory(root, record.id)}/{GATE}"):
+        return state.CREATED
+    return state.PAUSED if record.cgroup and frozen(record.cgroup) else state.RUNNING
+
+
+def frozen(path: str) -> bool:
+    """Say whether a group is frozen, without finding out which controllers there are."""
+    for name, words in ((f"freezer/{path}/freezer.state", ("FROZEN", "FREEZING")), (f"{path}/cgroup.freeze", ("1",))):
+        try:
+            with open(f"/sys/fs/cgroup/{name}", encoding="ascii") as file:
+                return file.read().strip() in words
+        except OSError:
+            continue
+    return False
+
+
+# --- the gate -------------------------------------------------------------------------------------------------------
+
+
+def make_gate(place: str) -> socket.socket:
+    """Return the listening socket at which a container's first process will wait."""
+    gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        gate.bind(f"/proc/self/fd/{fd}/{GATE}")  # a socket's path has 107 bytes at most, a directory's more
+        os.chmod(f"{place}/{GATE}", 0o600)
+        gate.listen(1)
+    except BaseException:
+        gate.close()
+        raise
+    finally:
+        os.close(fd)
+    return gate
+
+
+def open_gate(place: str) -> "socket.socket | None":
+    """Connect to a container that waits, so that nobody else can; None when it does not wait any more."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{fd}/{GATE}")
+        os.unlink(f"{place}/{GATE}")
+    except OSError as error:
+        connection.close()
+        if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+            return None
+        raise
+    finally:
+        os.close(fd)
+    return connection

@@ -1,0 +1,443 @@
+"""Containers without a shim: made, started, joined and removed by commands that end.
+
+The plan, the parent's half and init are the same as under a shim. What differs is who keeps things: a container's
+first process belongs to whoever reaps the orphans of the caller (conmon, containerd's shim), its output is the
+caller's, and what is known of it lies on disk (`bundles.py`).
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from kestrel.base.errors import (
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    KestrelError,
+    NotFound,
+    Unavailable,
+)
+from kestrel.linux import abi, cgroups
+from kestrel.linux.cgroups import Group, Hierarchy
+from kestrel.oci.runtime_spec import VERSION
+from kestrel.runtime import bundles, execs, groups, hooks, parent, plan, process, resources, state
+from kestrel.runtime.bundles import Record
+from kestrel.runtime.channel import Channel
+from kestrel.runtime.container import seccomp_filter
+from kestrel.runtime.init import Apart, Stdio
+from kestrel.runtime.messages import error_from_json
+
+STDIO = Stdio(stdin=0, stdout=1, stderr=2)
+PATIENCE = 10.0  # seconds for killed processes to go
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """How a process is to be made, beside its spec. `master` is told the terminal's descriptor."""
+
+    keyring: bool = True
+    preserved: int = 0
+    pivot: bool = True
+    size: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A process that was made. The caller closes `master` (the terminal's, -1 without one) and `pidfd`."""
+
+    pid: int
+    pidfd: int
+    master: int
+    warnings: tuple[str, ...] = ()
+
+
+def hierarchy() -> "Hierarchy | None":
+    """Return the control groups of this machine, None where there are none."""
+    try:
+        return cgroups.detect()
+    except OSError:
+        return None
+
+
+def group_of(record: Record) -> "Group | None":
+    """Return a container's control group."""
+    found = hierarchy() if record.cgroup else None
+    return found.group(record.cgroup) if found is not None else None
+
+
+# --- create ---------------------------------------------------------------------------------------------------------
+
+
+def create(root: str, identifier: str, bundle: str, wishes: Wishes) -> tuple[Record, Made]:
+    """Make a container ready: everything but the execution of its program. The working directory is the bundle's."""
+    place = bundles.claim(root, bundles.check_id(identifier))
+    try:
+        return _create(root, place, identifier, bundle, wishes)
+    except BaseException:
+        bundles.forget(root, identifier)
+        raise
+
+
+def _create(root: str, place: str, identifier: str, bundle: str, wishes: Wishes) -> tuple[Record, Made]:
+    spec = bundles.read_spec(f"{bundle}/{bundles.CONFIG}")
+    _check_root(spec, bundle)
+    record = Record(
+        id=identifier,
+        bundle=bundle,
+        oci_version=spec.get("ociVersion") or VERSION,
+        created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        rootfs=os.path.abspath(spec["root"]["path"]),
+        cgroup=_cgroup_path(spec, identifier),
+        own_pids=any(entry.get("type") == "pid" for entry in (spec.get("linux") or {}).get("namespaces") or ()),
+        owner="root" if os.geteuid() == 0 else str(os.geteuid()),
+        annotations=spec.get("annotations") or {},
+    )
+    found = hierarchy()
+    made = _plan(spec, record, found, root, wishes)
+    group = groups.make(found, record.cgroup, spec.get("linux") or {}) if found is not None else None
+    creation = Creation(root, place, spec, record)
+    try:
+        return creation.run(made, group, wishes)
+    except BaseException:
+        creation.undo(group)
+        raise
+
+
+def _check_root(spec: Mapping[str, Any], bundle: str) -> None:
+    path = (spec.get("root") or {}).get("path")
+    if not isinstance(path, str) or not path:
+        raise InvalidArgument(f"root.path is missing in {bundle}/{bundles.CONFIG}")
+    if not os.path.isdir(path):
+        raise NotFound(f"root filesystem {os.path.abspath(path)} does not exist: no such file or directory")
+
+
+def _cgroup_path(spec: Mapping[str, Any], identifier: str) -> str:
+    """Return the path of the group: the spec's, from the root of each hierarchy, else one named by the id."""
+    path = (spec.get("linux") or {}).get("cgroupsPath") or f"/{identifier}"
+    if not isinstance(path, str) or any(part == ".." for part in path.split("/")):
+        raise InvalidArgument(f"linux.cgroupsPath {path!r} is not a path of a control group")
+    if ":" in path and path.count(":") == 2 and not path.startswith("/"):
+        raise InvalidArgument(
+            f"linux.cgroupsPath {path!r} is of systemd's form (slice:prefix:name)",
+            hint="this runtime drives cgroupfs itself: use the caller's cgroupfs driver",
+        )
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _plan(spec: dict[str, Any], record: Record, found: "Hierarchy | None", root: str, wishes: Wishes) -> plan.Plan:
+    linux = spec.get("linux") or {}
+    limits = resources.limits(linux.get("resources") or {})
+    return plan.build(
+        {**spec, "root": {**spec["root"], "path": record.rootfs}},
+        seccomp=seccomp_filter(linux.get("seccomp"), f"{root}/.seccomp"),
+        cgroup_version=found.version if found is not None else 2,
+        cgroup_hierarchies=found.hierarchies(limits) if found is not None else (),
+        size=wishes.size,
+        state=record.describe(state.CREATING),
+        pivot=wishes.pivot,
+    )
+
+
+class Creation:
+    """A container while it is being created: what has been made so far, and how to take it back."""
+
+    def __init__(self, root: str, place: str, spec: dict[str, Any], record: Record) -> None:
+        self._root = root
+        self._place = place
+        self._spec = spec
+        self._record = record
+        self._hooks = hooks.parse(spec)
+        self._pidfd = -1
+        self._master = -1
+        self._hooked = False
+
+    def run(self, made: plan.Plan, group: "Group | None", wishes: Wishes) -> tuple[Record, Made]:
+        """Clone the first process, and wait until it is ready or has failed."""
+        bundles.save_config(self._place, self._spec)
+        gate = bundles.make_gate(self._place)
+        namespace, made = _pid_namespace(made)
+        try:
+            apart = Apart(gate=gate, keyring=wishes.keyring, preserved=wishes.preserved)
+            started = parent.create(made, group, STDIO, namespace, apart)
+        finally:
+            gate.close()
+            if namespace >= 0:
+                os.close(namespace)
+        self._pidfd = started.pidfd
+        self._record = replace(self._record, pid=started.pid, started=bundles.start_time(started.pid))
+        channel = Channel(started.channel)
+        try:
+            warnings = self._prepare(channel)
+        finally:
+            channel.close()
+        bundles.save(self._place, self._record)
+        return self._record, Made(pid=started.pid, pidfd=started.pidfd, master=self._master, warnings=warnings)
+
+    def _prepare(self, channel: Channel) -> tuple[str, ...]:
+        while True:
+            heard = channel.receive()
+            if heard is None:
+                raise Internal(f"the container's init ended before it was ready ({self._how_it_ended()})")
+            message, descriptors = heard
+            if "error" in message:
+                raise error_from_json(message["error"])
+            if "hooks" in message:
+                self._run_hooks()
+                channel.offer({"go": True})
+            elif "ready" in message:
+                self._master = descriptors[0] if descriptors else -1
+                return tuple(message["warnings"])
+
+    def _run_hooks(self) -> None:
+        self._hooked = True
+        told = self._record.describe(state.CREATING)
+        for kind in hooks.OUTSIDE:
+            hooks.run(kind, self._hooks.get(kind, ()), told)
+
+    def _how_it_ended(self) -> str:
+        _, status = os.waitpid(self._record.pid, 0)
+        self._record = replace(self._record, pid=0)
+        return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+
+    def undo(self, group: "Group | None") -> None:
+        """Take back what was made, and go on with the hooks of the end if those of the beginning were run."""
+        if self._pidfd >= 0:
+            if self._record.pid:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                os.waitpid(self._record.pid, 0)
+            os.close(self._pidfd)
+        if group is not None:
+            _empty(group)
+            _remove_group(group)
+        if self._hooked:
+            told = replace(self._record, pid=0).describe(state.STOPPED)
+            for hook in self._hooks.get("poststop", ()):
+                hooks.run_one(hook, told)
+
+
+def _pid_namespace(made: plan.Plan) -> tuple[int, plan.Plan]:
+    """A PID namespace that exists cannot be joined from inside: take it out of the plan, as a descriptor."""
+    for bit, path in made.joined:
+        if bit == abi.CLONE_NEWPID:
+            others = tuple(entry for entry in made.joined if entry[0] != bit)
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC), replace(made, joined=others)
+    return -1, made
+
+
+# --- start ----------------------------------------------------------------------------------------------------------
+
+
+def start(root: str, record: Record) -> None:
+    """Let the program of a container run; returns when it does. Raises what kept it from running."""
+    place = bundles.directory(root, record.id)
+    state.require("start", bundles.status(root, record), record.id)
+    connection = bundles.open_gate(place)
+    if connection is None:
+        raise FailedPrecondition(f"cannot start a container that is not in the created state: {record.id}")
+    channel = Channel(connection)
+    try:
+        channel.offer({"go": True})
+        heard = channel.receive()
+    finally:
+        channel.close()
+    if heard is not None:
+        raise error_from_json(heard[0].get("error") or {})
+    found = hooks.parse(bundles.load_config(root, record.id))
+    try:
+        hooks.run("poststart", found.get("poststart", ()), record.describe(state.RUNNING))
+    except KestrelError:
+        # runtime-spec 1.3, step 10: the container is stopped and destroyed, and the lifecycle goes on at poststop.
+        delete(root, record, force=True)
+        raise
+
+
+# --- exec -----------------------------------------------------------------------------------------------------------
+
+
+def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *, paused: bool = False) -> Made:
+    """Start a further process in a running container; what `wanted` leaves out is as the container's first has it."""
+    now = bundles.status(root, record)
+    if now == state.PAUSED and not paused:
+        raise FailedPrecondition("cannot exec in a paused container", hint="use --ignore-paused")
+    if now not in (state.RUNNING, state.PAUSED):
+        state.require("exec", now, record.id)
+    spec = bundles.load_config(root, record.id)
+    given = spec.get("process") or {}
+    for name in execs.INHERITED:
+        if name not in wanted and name in given:
+            wanted[name] = given[name]
+    task = process.parse(wanted, seccomp_filter((spec.get("linux") or {}).get("seccomp"), f"{root}/.seccomp"))
+    try:
+        target = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        raise FailedPrecondition(f"container not running: {record.id}") from None
+    try:
+        apart = Apart(keyring=wishes.keyring, preserved=wishes.preserved)
+        started = parent.join(target, task, group_of(record), STDIO, wishes.size, apart)
+    finally:
+        os.close(target)
+    os.close(started.pidfd)
+    channel = Channel(started.channel)
+    try:
+        return _joined(channel)
+    finally:
+        channel.close()
+        os.waitpid(started.pid, 0)
+
+
+def _joined(channel: Channel) -> Made:
+    """Follow a process on its way in, until its program runs."""
+    pid, pidfd, master, warnings, ready = 0, -1, -1, (), False
+    while True:
+        heard = channel.receive()
+        if heard is None:
+            break
+        message, descriptors = heard
+        if "error" in message:
+            if pid:
+                os.waitpid(pid, 0)
+            raise error_from_json(message["error"])
+        if "pid" in message:
+            pid, pidfd = message["pid"], descriptors[0]
+        elif "ready" in message:
+            master, warnings, ready = descriptors[0] if descriptors else -1, tuple(message["warnings"]), True
+            channel.offer({"go": True})
+    if not ready:
+        raise Internal("the process ended before its program ran")
+    return Made(pid=pid, pidfd=pidfd, master=master, warnings=warnings)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def kill(root: str, record: Record, number: int, *, everyone: bool = False) -> None:
+    """Send a signal to a container's first process, or to all its processes."""
+    now = bundles.status(root, record)
+    group = group_of(record)
+    if everyone and group is not None:
+        _signal_all(group, number)
+        return
+    if now not in state.ALLOWED["kill"]:
+        raise FailedPrecondition("container not running", status=now)
+    try:
+        os.kill(record.pid, number)
+    except ProcessLookupError:
+        raise FailedPrecondition("process already finished") from None
+    if number == signal.SIGKILL and group is not None:
+        if not record.own_pids:
+            _signal_all(group, number)  # nothing else ends what shares the host's PID namespace
+        if now == state.PAUSED:
+            group.freeze(False)
+
+
+def _signal_all(group: Group, number: int) -> None:
+    for pid in group.pids():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def delete(root: str, record: Record, *, force: bool = False) -> list[str]:
+    """Remove a container that has ended or never begun, with `force` any; return warnings."""
+    now = bundles.status(root, record)
+    if now not in (state.STOPPED, state.CREATED, state.CREATING) and not force:
+        raise FailedPrecondition(f"cannot delete container {record.id} that is not stopped: {now}", status=now)
+    if now != state.STOPPED and record.pid:
+        _end(record)
+    group = group_of(record)
+    if group is not None:
+        _empty(group)
+        _remove_group(group)
+    found: hooks.Hooks = {}
+    try:
+        found = hooks.parse(bundles.load_config(root, record.id))
+    except (KestrelError, OSError):
+        pass  # it was deleted half already
+    bundles.forget(root, record.id)
+    told = record.describe(state.STOPPED)
+    said = ((hook.path, hooks.run_one(hook, told)) for hook in found.get("poststop", ()))
+    return [f"error running poststop hook {path}: {problem}" for path, problem in said if problem]
+
+
+def _end(record: Record) -> None:
+    """Kill the first process and wait until it has ended (somebody else reaps it)."""
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if bundles.start_time(record.pid) == record.started:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            group = group_of(record)
+            if group is not None and bundles.frozen(record.cgroup):
+                group.freeze(False)
+            select.select([pidfd], [], [], PATIENCE)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def _empty(group: Group) -> None:
+    due = time.monotonic() + PATIENCE
+    while not group.kill():
+        if time.monotonic() > due:
+            raise Unavailable(f"processes of control group {group.path} do not die: {group.pids()}")
+        time.sleep(0.001)
+
+
+def _remove_group(group: Group) -> None:
+    due = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return group.remove()
+        except OSError:
+            if time.monotonic() > due:
+                raise
+            time.sleep(0.001)
+
+
+# --- what callers are handed ----------------------------------------------------------------------------------------
+
+
+def send_descriptor(path: str, fd: int, name: bytes) -> None:
+    """Connect to a socket and hand it a descriptor: a terminal's master, or a pidfd."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        try:
+            peer.connect(path)
+        except OSError as error:
+            raise InvalidArgument(f"socket {path}: {error.strerror}") from error
+        socket.send_fds(peer, [name], [fd])
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a PID file in one step: who waits for it never reads half a number."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}")
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.replace(temporary, path)
+
+
+def preserved(wanted: int, environment: Mapping[str, str]) -> int:
+    """Return how many descriptors from 3 on go to the program: socket activation's (LISTEN_FDS), then `wanted`."""
+    count = wanted + int(environment.get("LISTEN_FDS") or 0)
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidArgument(f"please check that preserved-fd {fd - 2} (of {count}) is present") from None
+    return count
+
+
+def processes(record: Record) -> Sequence[int]:
+    """Return the processes of a container."""
+    group = group_of(record)
+    return group.pids() if group is not None else [record.pid]

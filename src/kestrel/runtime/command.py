@@ -1,0 +1,227 @@
+"""`kestrel-runtime`: the OCI runtime as a command, with runc's command line.
+
+podman, containerd and docker call it many times for every container, so it starts lightly: no argparse, and each
+subcommand imports what it needs when it runs. Errors go to standard error and, as runc's do, to `--log` as records
+whose level is "error"; their sentences are the ones that callers look for ("container does not exist", "container not
+running", "executable file not found in $PATH", ...).
+
+Commands that become parents of a container's process run from a sealed copy of the interpreter (`zygote.py`): a
+container that opens /proc/self/exe for writing finds a read-only file (CVE-2019-5736).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
+from kestrel.runtime.arguments import Options, parse
+
+NAME = "kestrel-runtime"
+ROOT = "/run/kestrel-runtime"
+FAILED = 1
+
+GLOBAL = {
+    "root": "text",
+    "log": "text",
+    "log-format": "text",
+    "log-level": "text",
+    "debug": "switch",
+    "systemd-cgroup": "switch",
+    "cgroup-manager": "text",
+    "rootless": "text",
+    "criu": "text",
+    "version,v": "switch",
+    "help,h": "switch",
+}
+
+_MAKING = {
+    "bundle,b": "text",
+    "console-socket": "text",
+    "pidfd-socket": "text",
+    "pid-file": "text",
+    "no-pivot": "switch",
+    "no-new-keyring": "switch",
+    "preserve-fds": "number",
+}
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "create": _MAKING,
+    "run": {**_MAKING, "detach,d": "switch", "keep": "switch", "no-subreaper": "switch"},
+    "start": {},
+    "state": {},
+    "kill": {"all,a": "switch"},
+    "delete": {"force,f": "switch"},
+    "exec": {
+        "console-socket": "text",
+        "pidfd-socket": "text",
+        "pid-file": "text",
+        "cwd": "text",
+        "env,e": "list",
+        "tty,t": "switch",
+        "user,u": "text",
+        "additional-gids,g": "list",
+        "process,p": "text",
+        "detach,d": "switch",
+        "cap,c": "list",
+        "no-new-privs": "switch",
+        "process-label": "text",
+        "apparmor": "text",
+        "preserve-fds": "number",
+        "cgroup": "list",
+        "ignore-paused": "switch",
+    },
+    "list": {"format,f": "text", "quiet,q": "switch"},
+    "ps": {"format,f": "text"},
+    "pause": {},
+    "resume": {},
+    "update": {
+        "resources,r": "text",
+        "blkio-weight": "text",
+        "cpu-period": "text",
+        "cpu-quota": "text",
+        "cpu-burst": "text",
+        "cpu-idle": "text",
+        "cpu-share": "text",
+        "cpuset-cpus": "text",
+        "cpuset-mems": "text",
+        "memory": "text",
+        "memory-reservation": "text",
+        "memory-swap": "text",
+        "pids-limit": "text",
+    },
+    "spec": {"bundle,b": "text", "rootless": "switch"},
+    "features": {},
+    "events": {"interval": "text", "stats": "switch"},
+}
+"""Every command and its options."""
+
+_MIXED = frozenset(("state", "kill", "delete", "list", "pause", "resume", "update", "events", "start", "create"))
+_PARENTS = frozenset(("create", "run", "exec"))
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    words = sys.argv[1:]
+    before = Options({}, [])
+    name = ""
+    try:
+        before = parse(words, GLOBAL)
+        name = before.words[0] if before.words else ""
+        code = _dispatch(before, name, words)
+    except (KestrelError, OSError) as error:
+        message = error.message if isinstance(error, KestrelError) else _explained(error)
+        told = f"{name} failed: {message}" if name in _PARENTS else message
+        report(before, told, error.hint if isinstance(error, KestrelError) else None)
+        code = 255 if name == "exec" else FAILED
+    sys.stdout.flush()
+    os._exit(code)  # the interpreter's own end takes as long as some commands do
+
+
+def _explained(error: OSError) -> str:
+    place = f" {error.filename}:" if error.filename else ""
+    return (
+        f"{place} {error.strerror or error}".strip().lower()
+        if not error.filename
+        else f"{place} {error.strerror}".strip()
+    )
+
+
+def _dispatch(before: Options, name: str, words: list[str]) -> int:
+    if before.on("version"):
+        return _version()
+    if not name or name == "help" or before.on("help"):
+        return _help()
+    if name not in COMMANDS:
+        raise InvalidArgument(f"no help topic for '{name}'", hint=f"{NAME} --help lists the commands")
+    if before.on("systemd-cgroup") or before.text("cgroup-manager") == "systemd":
+        raise InvalidArgument(
+            "the systemd cgroup driver is not supported",
+            hint="use the cgroupfs driver (podman: --cgroup-manager cgroupfs)",
+        )
+    after = parse(before.words[1:], {**COMMANDS[name], "help,h": "switch"}, mixed=name in _MIXED)
+    if after.on("help"):
+        return _help(name)
+    if name in _PARENTS:
+        _seal(words)
+    from kestrel.runtime import verbs
+
+    verb: Callable[[str, Options], int] = getattr(verbs, f"do_{name}")
+    return verb(before.text("root") or ROOT, after)
+
+
+SEALED = "_KESTREL_SEALED"
+
+
+def _seal(words: list[str]) -> None:
+    """Execute ourselves again from a copy of the interpreter that nobody can write to; once."""
+    if os.environ.pop(SEALED, ""):
+        return
+    from kestrel.runtime.sealed import interpreter
+
+    fd = interpreter()
+    if fd < 0:
+        return
+    os.execve(
+        f"/proc/self/fd/{fd}",
+        [*sys.orig_argv[: len(sys.orig_argv) - len(words)], *words],
+        {**os.environ, SEALED: "1"},
+    )
+
+
+# --- words to the caller --------------------------------------------------------------------------------------------
+
+
+def report(before: Options, message: str, hint: "str | None" = None, level: str = "error") -> None:
+    """Tell an error to people on standard error, and to the caller's log."""
+    path, moment = before.text("log"), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if before.text("log-format") == "json":
+        import json
+
+        record = json.dumps({"level": level, "msg": message, "time": moment}) + "\n"
+    else:
+        quoted = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        record = f'time="{moment}" level={level} msg="{quoted}"\n'
+    if path:
+        try:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            fd = os.open(path, flags, 0o644)
+            os.write(fd, record.encode())
+            os.close(fd)
+        except OSError as error:
+            sys.stderr.write(f"{NAME}: the log {path} cannot be written: {error.strerror}\n")
+        record = f"{message}\n" if level == "error" else ""
+    sys.stderr.write(record)
+    if hint and level == "error" and before.text("log-format") != "json":
+        sys.stderr.write(f"hint: {hint}\n")
+    sys.stderr.flush()
+
+
+def _version() -> int:
+    from kestrel.oci.runtime_spec import VERSION
+
+    sys.stdout.write(f"{NAME} version 0.1.0\nspec: {VERSION}\n")
+    return 0
+
+
+def _help(name: str = "") -> int:
+    options = COMMANDS[name] if name else GLOBAL
+    sys.stdout.write(f"usage: {NAME} [global options] {name or 'COMMAND'} [options] [arguments]\n\n")
+    if not name:
+        sys.stdout.write(f"commands: {' '.join(COMMANDS)}\n\n")
+    for full, kind in options.items():
+        names = ", ".join(f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in full.split(","))
+        sys.stdout.write(f"  {names}{'' if kind == 'switch' else ' ' + kind.upper()}\n")
+    return 0
+
+
+def one_id(options: Options) -> str:
+    """Return the one container id that a command was given."""
+    if not options.words or not options.words[0]:
+        raise NotFound("container id cannot be empty", hint=f"{NAME} list names the containers")
+    return options.words[0]
+
+
+if __name__ == "__main__":
+    main()

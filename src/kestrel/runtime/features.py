@@ -1,0 +1,69 @@
+"""What this runtime can do, for callers that ask before they use it (runtime-spec features.md), and an example spec."""
+
+import os
+from typing import Any
+
+from kestrel.linux.capabilities import BITS
+from kestrel.oci.runtime_defaults import default_spec
+from kestrel.oci.runtime_spec import VERSION
+from kestrel.runtime import hooks, options
+from kestrel.runtime.plan import KINDS
+
+ACTIONS = (
+    "SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_KILL SCMP_ACT_KILL_PROCESS SCMP_ACT_KILL_THREAD SCMP_ACT_LOG "
+    "SCMP_ACT_TRACE SCMP_ACT_TRAP"
+).split()
+OPERATORS = [f"SCMP_CMP_{name}" for name in "EQ GE GT LE LT MASKED_EQ NE".split()]
+ARCHES = [f"SCMP_ARCH_{name}" for name in "AARCH64 ARM MIPS MIPS64 PPC64LE RISCV64 S390X X32 X86 X86_64".split()]
+
+
+def features() -> dict[str, Any]:
+    """Return the document that `kestrel-runtime features` prints."""
+    return {
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": VERSION,
+        "hooks": list(hooks.KINDS),
+        "mountOptions": sorted(options.WORDS),
+        "linux": {
+            "namespaces": sorted(KINDS),
+            "capabilities": list(BITS),
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "seccomp": {
+                "enabled": True,
+                "actions": ACTIONS,
+                "operators": OPERATORS,
+                "archs": ARCHES,
+                "knownFlags": [
+                    "SECCOMP_FILTER_FLAG_LOG",
+                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+                    "SECCOMP_FILTER_FLAG_TSYNC",
+                ],
+                "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+            },
+            "apparmor": {"enabled": os.path.isdir("/sys/module/apparmor")},
+            "selinux": {"enabled": os.path.isdir("/sys/fs/selinux/booleans")},
+            "intelRdt": {"enabled": False},
+            "mountExtensions": {"idmap": {"enabled": False}},
+        },
+        "annotations": {},
+        "potentiallyUnsafeConfigAnnotations": [],
+    }
+
+
+def example() -> dict[str, Any]:
+    """Return a config.json to begin with: a shell in a read-only root."""
+    spec = default_spec(["sh"], namespaces=("pid", "network", "ipc", "uts", "mount", "cgroup"))
+    spec["process"].update(
+        terminal=True,
+        env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
+        capabilities={
+            kind: ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
+            for kind in ("bounding", "effective", "permitted")
+        },
+        rlimits=[{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
+        noNewPrivileges=True,
+    )
+    spec["root"] = {"path": "rootfs", "readonly": True}
+    spec["hostname"] = "kestrel"
+    spec["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    return spec

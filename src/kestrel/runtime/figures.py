@@ -1,0 +1,105 @@
+"""Numbers on the command line and in its output: limits for `update`, usage for `events`."""
+
+import json
+import sys
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.runtime import bundles, cold
+from kestrel.runtime.arguments import Options
+from kestrel.runtime.bundles import Record
+
+# option: (member of linux.resources, its member, whether a size)
+_MEMBERS = {
+    "blkio-weight": ("blockIO", "weight", False),
+    "cpu-period": ("cpu", "period", False),
+    "cpu-quota": ("cpu", "quota", False),
+    "cpu-burst": ("cpu", "burst", False),
+    "cpu-idle": ("cpu", "idle", False),
+    "cpu-share": ("cpu", "shares", False),
+    "memory": ("memory", "limit", True),
+    "memory-reservation": ("memory", "reservation", True),
+    "memory-swap": ("memory", "swap", True),
+    "pids-limit": ("pids", "limit", False),
+}
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def wanted(options: Options) -> dict[str, Any]:
+    """Return the limits to change, in the form of `linux.resources`: from a file, from `-` or from options."""
+    source = options.text("resources")
+    if source == "-":
+        return _resources(sys.stdin.read(), "standard input")
+    if source:
+        return bundles.read_spec(source)
+    found: dict[str, Any] = {}
+    for option, (kind, member, is_size) in _MEMBERS.items():
+        text = options.text(option)
+        if text:
+            found.setdefault(kind, {})[member] = size(text) if is_size else _number(text, option)
+    for option, member in (("cpuset-cpus", "cpus"), ("cpuset-mems", "mems")):
+        if options.text(option):
+            found.setdefault("cpu", {})[member] = options.text(option)
+    return found
+
+
+def _resources(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{where} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{where} is not a JSON object")
+    return value
+
+
+def _number(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidArgument(f"invalid value for {name}: {text!r} is not a number") from None
+
+
+def size(text: str) -> int:
+    """Return bytes for `64m`, `1G`, `1048576` or -1."""
+    lower = text.strip().lower().removesuffix("ib").removesuffix("b") or text
+    unit = lower[-1:] if lower[-1:].isalpha() else ""
+    number = lower[: len(lower) - len(unit)]
+    try:
+        return int(float(number) * _UNITS[unit])
+    except (ValueError, KeyError):
+        raise InvalidArgument(f"{text!r} is not a size", hint="bytes, or a number with k, m, g or t") from None
+
+
+def seconds(text: str) -> float:
+    """Return seconds for `5s`, `500ms`, `1m` (Go's durations, one unit)."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    for unit, factor in units.items():
+        if text.endswith(unit) and text[: -len(unit)].replace(".", "", 1).isdigit():
+            return float(text[: -len(unit)]) * factor
+    raise InvalidArgument(f"{text!r} is not a duration", hint="such as 5s or 500ms")
+
+
+def event(record: Record) -> dict[str, Any]:
+    """Return a container's use of resources, in the form of runc's `events --stats`; what is not counted is absent."""
+    group = cold.group_of(record)
+    if group is None:
+        return {"type": "stats", "id": record.id, "data": {}}
+    found = group.stats()
+    data = {
+        "cpu": {
+            "usage": {"total": found.cpu, "kernel": found.cpu_system, "user": found.cpu_user},
+            "throttling": {"throttledTime": found.throttled},
+        },
+        "memory": {
+            "usage": {"usage": found.memory, "limit": found.memory_limit},
+            "raw": {"rss": found.rss, "pgfault": found.page_faults, "pgmajfault": found.major_page_faults},
+        },
+        "pids": {"current": found.pids},
+    }
+    return {"type": "stats", "id": record.id, "data": _present(data)}
+
+
+def _present(value: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: _present(v) if isinstance(v, dict) else v for k, v in value.items() if v is not None}
+    return {k: v for k, v in kept.items() if v != {}}

@@ -1,0 +1,179 @@
+"""OCI hooks: programs of the host at six moments of a container's life (config.md, "POSIX-platform Hooks").
+
+    prestart, createRuntime   after everything is mounted, in the runtime's namespaces
+    createContainer           then, the program found by the runtime's paths but run in the container's namespaces
+    startContainer            after `start`, in the container's root, right before its program
+    poststart                 after that has begun;    poststop   after the container is deleted
+
+They run in the order listed and one after the other, with the container's state as JSON on standard input and no
+environment but their own: what the image or the caller has in its environment never reaches them (CVE-2025-23266).
+A hook that fails ends the container, except after its end: a failed poststop is only reported.
+
+Init runs some of them, so nothing here imports or looks anything up when it is called.
+"""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kestrel.base.errors import FailedPrecondition, InvalidArgument
+from kestrel.runtime.place import Operation, Place
+
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+OUTSIDE = ("prestart", "createRuntime")
+SAID = 2048  # bytes of a failed hook's output that are reported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hook:
+    """A program to run; `timeout` in seconds, 0 for none."""
+
+    path: str
+    args: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    timeout: int = 0
+
+
+Hooks = Mapping[str, tuple[Hook, ...]]
+
+
+def parse(spec: Mapping[str, Any]) -> dict[str, tuple[Hook, ...]]:
+    """Return the hooks of a spec by kind. Raises InvalidArgument naming the member that is wrong."""
+    found = {}
+    for kind, entries in (spec.get("hooks") or {}).items():
+        if kind not in KINDS:
+            raise InvalidArgument(f"unknown kind of hook {kind!r}")
+        found[kind] = tuple(_hook(kind, entry) for entry in entries or ())
+    return {kind: entries for kind, entries in found.items() if entries}
+
+
+def _hook(kind: str, entry: Mapping[str, Any]) -> Hook:
+    path = entry.get("path") or ""
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise InvalidArgument(f"hooks.{kind}: path {path!r} is not absolute")
+    timeout = entry.get("timeout")
+    if timeout is not None and (type(timeout) is not int or timeout <= 0):
+        raise InvalidArgument(f"hooks.{kind}: the timeout of {path} must be greater than zero")
+    env = [word.partition("=") for word in entry.get("env") or ()]
+    if not all(name and equals for name, equals, _ in env):
+        raise InvalidArgument(f"hooks.{kind}: the environment of {path} is not of the form NAME=VALUE")
+    return Hook(
+        path=path,
+        args=tuple(entry.get("args") or (path,)),
+        env=tuple((name, value) for name, _, value in env),
+        timeout=timeout or 0,
+    )
+
+
+def run(kind: str, entries: Sequence[Hook], state: Mapping[str, Any]) -> None:
+    """Run hooks one after the other. Raises FailedPrecondition for the first that fails; the rest is not run."""
+    for hook in entries:
+        problem = run_one(hook, state)
+        if problem:
+            raise FailedPrecondition(f"error running {kind} hook {hook.path}: {problem}", hook=kind)
+
+
+def run_one(hook: Hook, state: Mapping[str, Any]) -> str:
+    """Run a hook; return what went wrong, empty when nothing did."""
+    stdin, output = os.memfd_create("state", os.MFD_CLOEXEC), os.memfd_create("output", os.MFD_CLOEXEC)
+    try:
+        os.write(stdin, json.dumps(state).encode())
+        os.lseek(stdin, 0, os.SEEK_SET)
+        actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in ((stdin, 0), (output, 1), (output, 2))]
+        try:
+            pid = os.posix_spawn(
+                hook.path, hook.args, dict(hook.env), file_actions=actions, setsigmask=(), setsigdef=[signal.SIGPIPE]
+            )
+        except OSError as error:
+            return os.strerror(error.errno or 0).lower()
+        return _ended(pid, hook.timeout, output)
+    finally:
+        os.close(stdin)
+        os.close(output)
+
+
+def _ended(pid: int, timeout: int, output: int) -> str:
+    """Wait for a hook. Without pidfd: a seccomp profile that is in force already may not know such a new call."""
+    due = time.monotonic() + timeout
+    pause = 0.0005
+    while timeout:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        if time.monotonic() > due:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return f"it did not end within {timeout} seconds"
+        time.sleep(pause)
+        pause = min(pause * 2, 0.02)
+    else:
+        _, status = os.waitpid(pid, 0)
+    if status == 0:
+        return ""
+    how = (
+        f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
+    )
+    said = os.pread(output, SAID, max(0, os.fstat(output).st_size - SAID)).decode("utf-8", "replace").strip()
+    return f"{how}, it said: {said}" if said else how
+
+
+@dataclass(frozen=True, slots=True)
+class HooksOutside(Operation):
+    """Let the process outside run its hooks (prestart, createRuntime) now, and wait until it has."""
+
+    paths: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"run hooks outside: {', '.join(self.paths)}"
+
+    def execute(self, place: Place) -> None:
+        """Say that it is time; an answer means success, an end that the creator has given up."""
+        assert place.channel is not None
+        place.channel.send({"hooks": True})
+        if place.channel.receive() is None:
+            os._exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class HooksInside(Operation):
+    """Run createContainer hooks: the namespaces are the container's, the root is still the host's."""
+
+    hooks: tuple[Hook, ...]
+    state: Mapping[str, Any]
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"run createContainer hooks: {', '.join(hook.path for hook in self.hooks)}"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """Run them."""
+        run("createContainer", self.hooks, inside(self.state, "creating"))
+
+
+def inside(state: Mapping[str, Any], status: str) -> dict[str, Any]:
+    """Return a state as a hook in the container is told it: with the PID of its namespace."""
+    return {**state, "status": status, "pid": os.getpid()}
+
+
+def operations(hooks: Hooks, state: Mapping[str, Any]) -> list[Operation]:
+    """Return the steps before the root is entered."""
+    found: list[Operation] = []
+    paths = tuple(hook.path for kind in OUTSIDE for hook in hooks.get(kind, ()))
+    if paths:
+        found.append(HooksOutside(paths))
+    if hooks.get("createContainer"):
+        found.append(HooksInside(hooks["createContainer"], state))
+    return found
+
+
+def at_start(hooks: Hooks, state: Mapping[str, Any]) -> "Callable[[], None] | None":
+    """Return what runs the startContainer hooks, or None when there are none."""
+    entries = hooks.get("startContainer")
+    if not entries:
+        return None
+    return lambda: run("startContainer", entries, inside(state, "created"))

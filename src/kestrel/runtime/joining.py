@@ -1,0 +1,72 @@
+"""The process that `exec` is to run: a file with the spec's form, or options over what the container's first has."""
+
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.runtime import bundles
+from kestrel.runtime.arguments import Options
+
+
+def wanted(options: Options, first: dict[str, Any]) -> dict[str, Any]:
+    """Return the process in the spec's form."""
+    if options.text("process"):
+        return bundles.read_spec(options.text("process"))
+    args = options.words[1:]
+    if not args:
+        raise InvalidArgument("exec args cannot be empty", hint="exec [options] ID COMMAND [ARGUMENT...]")
+    process: dict[str, Any] = {**first, "args": args, "terminal": options.on("tty")}
+    process.pop("consoleSize", None)
+    if options.text("cwd"):
+        process["cwd"] = options.text("cwd")
+    process["env"] = [*(first.get("env") or ()), *(_variable(word) for word in options.all("env"))]
+    user = dict(first.get("user") or {})
+    if options.text("user"):
+        user.update(_user(options.text("user")))
+    if options.all("additional-gids"):
+        groups = [
+            _number(word, "additional gid") for entry in options.all("additional-gids") for word in entry.split(",")
+        ]
+        user["additionalGids"] = [*(user.get("additionalGids") or ()), *groups]
+    process["user"] = user
+    if options.on("no-new-privs"):
+        process["noNewPrivileges"] = True
+    for option, member in (("apparmor", "apparmorProfile"), ("process-label", "selinuxLabel")):
+        if options.text(option):
+            process[member] = options.text(option)
+    if options.all("cap"):
+        process["capabilities"] = _more(first.get("capabilities") or {}, options.all("cap"))
+    return process
+
+
+def _variable(word: str) -> str:
+    if "=" not in word:
+        raise InvalidArgument(f"--env {word!r} is not NAME=VALUE")
+    return word
+
+
+def _user(text: str) -> dict[str, int]:
+    """Return `UID[:GID]`: numbers only, since names would be looked up in the container's files."""
+    uid, colon, gid = text.partition(":")
+    found = {"uid": _number(uid, "uid")}
+    if colon:
+        found["gid"] = _number(gid, "gid")
+    return found
+
+
+def _number(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > 2**32 - 2:
+        raise InvalidArgument(f"{name} {text!r} is not a number", hint="names are not looked up in the container")
+    return int(text)
+
+
+def _more(first: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]:
+    """Add capabilities: to what the process has and may have, and to the ambient set if it had any of it inherited."""
+    found = {
+        kind: list(first.get(kind) or ()) for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
+    }
+    for name in names:
+        full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+        for kind in ("bounding", "effective", "permitted"):
+            if full not in found[kind]:
+                found[kind].append(full)
+    return found

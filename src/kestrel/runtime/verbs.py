@@ -1,0 +1,364 @@
+"""What each subcommand of `kestrel-runtime` does with its options. Returns the exit code.
+
+What only some commands need is imported by them: `state` is asked more often than anything else is done.
+"""
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kestrel.base.errors import FailedPrecondition, InvalidArgument
+from kestrel.runtime import bundles, state
+from kestrel.runtime.arguments import Options
+from kestrel.runtime.bundles import Record
+
+if TYPE_CHECKING:
+    from kestrel.runtime.cold import Made, Wishes
+
+
+def _container(root: str, options: Options) -> Record:
+    if not options.words or not options.words[0]:
+        raise InvalidArgument("container id cannot be empty")
+    return bundles.load(root, options.words[0])
+
+
+def _print(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+# --- life -----------------------------------------------------------------------------------------------------------
+
+
+def do_create(root: str, options: Options) -> int:
+    """Make a container that waits to be started."""
+    record, made = _create(root, options)
+    return _hand_over(root, record, made, options)
+
+
+def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[Record, Made]":
+    from kestrel.runtime import cold
+
+    if len(options.words) != 1:
+        raise InvalidArgument("exactly one container id is wanted", hint="create|run [options] --bundle DIRECTORY ID")
+    pid_file, bundle = options.text("pid-file"), os.path.realpath(options.text("bundle") or ".")
+    pid_file = os.path.abspath(pid_file) if pid_file else ""
+    options.values["pid-file"] = pid_file
+    for name in ("console-socket", "pidfd-socket"):
+        if options.text(name):
+            options.values[name] = os.path.abspath(options.text(name))
+    root = os.path.abspath(root)
+    try:
+        os.chdir(bundle)
+    except OSError as error:
+        raise InvalidArgument(f"bundle {bundle}: {error.strerror}".lower()) from error
+    _check_terminal(options, bundles.read_spec(bundles.CONFIG).get("process") or {}, foreground=foreground)
+    return cold.create(root, options.words[0], bundle, _wishes(options, foreground=foreground))
+
+
+def _wishes(options: Options, *, foreground: bool) -> "Wishes":
+    from kestrel.runtime import cold, console
+
+    return cold.Wishes(
+        keyring=not options.on("no-new-keyring"),
+        preserved=cold.preserved(options.number("preserve-fds"), os.environ),
+        pivot=not options.on("no-pivot"),
+        size=console.size() if foreground else (0, 0),
+    )
+
+
+def _check_terminal(options: Options, process: dict[str, Any], *, foreground: bool) -> None:
+    terminal, socket = bool(process.get("terminal")), options.text("console-socket")
+    if terminal and not foreground and not socket:
+        raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
+    if socket and not terminal:
+        raise InvalidArgument("cannot use console socket if runc will not detach or allocate tty")
+
+
+def _hand_over(root: str, record: Record, made: "Made", options: Options) -> int:
+    """Give the caller of a process what it asked for; the PID file last, since it means that all is ready."""
+    from kestrel.runtime import cold
+
+    try:
+        _warn(made.warnings)
+        if made.master >= 0 and options.text("console-socket"):
+            cold.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
+        if options.text("pidfd-socket"):
+            cold.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
+        if options.text("pid-file"):
+            cold.write_pid(options.text("pid-file"), made.pid)
+    except BaseException:
+        cold.delete(root, record, force=True)
+        raise
+    return 0
+
+
+def _warn(warnings: "tuple[str, ...] | list[str]") -> None:
+    for warning in warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+
+
+def do_start(root: str, options: Options) -> int:
+    """Let a created container's program run."""
+    from kestrel.runtime import cold
+
+    cold.start(root, _container(root, options))
+    return 0
+
+
+def do_run(root: str, options: Options) -> int:
+    """Create and start; in the foreground also wait, and delete."""
+    from kestrel.runtime import cold
+
+    root = os.path.abspath(root)
+    detached = options.on("detach")
+    record, made = _create(root, options, foreground=not detached)
+    try:
+        _hand_over(root, record, made, options)
+        cold.start(root, record)
+    except BaseException:
+        if os.path.exists(bundles.directory(root, record.id)):
+            cold.delete(root, record, force=True)
+        raise
+    if detached:
+        return 0
+    code = _wait(made, options)
+    if not options.on("keep"):
+        _warn(cold.delete(root, record, force=True))
+    return code
+
+
+def _wait(made: "Made", options: Options) -> int:
+    """Stay until a process has ended; return its exit code."""
+    from kestrel.runtime import console
+    from kestrel.runtime.container import exit_code
+
+    console.forward_signals(made.pid)
+    console.follow(made.pidfd, -1 if options.text("console-socket") else made.master)
+    return exit_code(os.waitpid(made.pid, 0)[1])
+
+
+def do_state(root: str, options: Options) -> int:
+    """Print a container's state."""
+    record = _container(root, options)
+    now = bundles.status(root, record)
+    found = {"pid": 0, **record.describe(now), "rootfs": record.rootfs, "created": record.created}
+    _print({**found, "owner": record.owner})
+    return 0
+
+
+def do_kill(root: str, options: Options) -> int:
+    """Send a signal."""
+    from kestrel.runtime import cold
+
+    record = _container(root, options)
+    name = options.words[1] if len(options.words) > 1 else "SIGTERM"
+    cold.kill(root, record, signal_number(name), everyone=options.on("all"))
+    return 0
+
+
+def signal_number(name: str) -> int:
+    """Return the number of a signal given as `9`, `KILL` or `SIGKILL`. Raises InvalidArgument."""
+    import signal
+
+    if name.isdigit() and 0 <= int(name) <= 64:
+        return int(name)
+    upper = name.upper()
+    upper = upper if upper.startswith("SIG") else f"SIG{upper}"
+    base, plus, offset = upper.partition("+")
+    found = getattr(signal, base, None)
+    if isinstance(found, signal.Signals) and (not plus or offset.isdigit()):
+        return int(found) + (int(offset) if plus else 0)
+    raise InvalidArgument(f"unknown signal {name!r}")
+
+
+def do_delete(root: str, options: Options) -> int:
+    """Remove a container."""
+    from kestrel.base.errors import NotFound
+    from kestrel.runtime import cold
+
+    force = options.on("force")
+    try:
+        record = _container(root, options)
+    except NotFound:
+        if not force:
+            raise
+        bundles.forget(root, options.words[0])  # what a creation that was killed has left
+        return 0
+    _warn(cold.delete(root, record, force=force))
+    return 0
+
+
+def do_pause(root: str, options: Options) -> int:
+    """Stop all processes of a container where they are."""
+    return _freeze(root, options, "pause", frozen=True)
+
+
+def do_resume(root: str, options: Options) -> int:
+    """Let a paused container go on."""
+    return _freeze(root, options, "resume", frozen=False)
+
+
+def _freeze(root: str, options: Options, verb: str, *, frozen: bool) -> int:
+    from kestrel.runtime import cold
+
+    record = _container(root, options)
+    now = bundles.status(root, record)
+    if now not in (state.ALLOWED[verb] if verb == "resume" else (state.RUNNING, state.CREATED)):
+        raise FailedPrecondition(f"container not {'running' if frozen else 'paused'}", status=now)
+    group = cold.group_of(record)
+    if group is None:
+        raise FailedPrecondition(f"container {record.id} has no control group and cannot be paused")
+    group.freeze(frozen)
+    return 0
+
+
+# --- a further process ----------------------------------------------------------------------------------------------
+
+
+def do_exec(root: str, options: Options) -> int:
+    """Run another program in a running container."""
+    from kestrel.runtime import cold, joining
+
+    record = _container(root, options)
+    detached = options.on("detach")
+    wanted = joining.wanted(options, bundles.load_config(root, record.id).get("process") or {})
+    if options.text("console-socket") and not wanted.get("terminal"):
+        raise InvalidArgument("cannot use console socket if runc will not detach or allocate tty")
+    if wanted.get("terminal") and detached and not options.text("console-socket"):
+        raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
+    made = cold.execute(
+        root, record, wanted, _wishes(options, foreground=not detached), paused=options.on("ignore-paused")
+    )
+    _warn(made.warnings)
+    if made.master >= 0 and options.text("console-socket"):
+        cold.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
+    if options.text("pidfd-socket"):
+        cold.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
+    if options.text("pid-file"):
+        cold.write_pid(options.text("pid-file"), made.pid)
+    return 0 if detached else _wait(made, options)
+
+
+# --- looking --------------------------------------------------------------------------------------------------------
+
+
+def do_list(root: str, options: Options) -> int:
+    """List the containers of this root."""
+    found = []
+    for identifier in bundles.every(root):
+        try:
+            record = bundles.load(root, identifier)
+        except Exception as error:  # noqa: BLE001 - one that cannot be read must not hide the others
+            sys.stderr.write(f"warning: {identifier}: {error}\n")
+            continue
+        found.append((record, bundles.status(root, record)))
+    if options.on("quiet"):
+        sys.stdout.write("".join(f"{record.id}\n" for record, _ in found))
+    elif options.text("format") == "json":
+        entries = [
+            {
+                "pid": 0,
+                **record.describe(now),
+                "rootfs": record.rootfs,
+                "created": record.created,
+                "owner": record.owner,
+            }
+            for record, now in found
+        ]
+        sys.stdout.write(json.dumps(entries))
+    else:
+        rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+        rows += [
+            (r.id, str(r.pid if now != state.STOPPED else 0), now, r.bundle, r.created, r.owner) for r, now in found
+        ]
+        widths = [max(len(row[column]) for row in rows) + 3 for column in range(6)]
+        for row in rows:
+            sys.stdout.write(
+                "".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() + "\n"
+            )
+    return 0
+
+
+def do_ps(root: str, options: Options) -> int:
+    """List the processes of a container, as `ps -ef` shows them or as JSON numbers."""
+    from kestrel.runtime import cold
+
+    record = _container(root, options)
+    if bundles.status(root, record) == state.STOPPED:
+        raise FailedPrecondition("container not running", status=state.STOPPED)
+    pids = list(cold.processes(record))
+    if options.text("format") == "json":
+        sys.stdout.write(json.dumps(pids) + "\n")
+        return 0
+    import subprocess
+
+    output = subprocess.run(["ps", *(options.words[1:] or ["-ef"])], capture_output=True, text=True, check=True).stdout
+    lines = output.splitlines()
+    head = lines[0].split()
+    if "PID" not in head:
+        raise InvalidArgument("couldn't find PID field in ps output")
+    column = head.index("PID")
+    wanted = {str(pid) for pid in pids}
+    kept = [line for line in lines[1:] if line.split()[column] in wanted]
+    sys.stdout.write("\n".join([lines[0], *kept]) + "\n")
+    return 0
+
+
+def do_events(root: str, options: Options) -> int:
+    """Print a container's use of resources: once with --stats, else every --interval until it has ended."""
+    import time
+
+    from kestrel.runtime import figures
+
+    record = _container(root, options)
+    pause = figures.seconds(options.text("interval") or "5s")
+    while True:
+        if bundles.status(root, record) == state.STOPPED:
+            if options.on("stats"):
+                raise FailedPrecondition(f"container with id {record.id} is not running")
+            return 0
+        sys.stdout.write(json.dumps(figures.event(record)) + "\n")
+        sys.stdout.flush()
+        if options.on("stats"):
+            return 0
+        time.sleep(pause)
+
+
+def do_update(root: str, options: Options) -> int:
+    """Change a container's limits."""
+    from kestrel.runtime import cold, figures, groups
+
+    record = _container(root, options)
+    now = bundles.status(root, record)
+    if now not in state.ALLOWED["update"]:
+        raise FailedPrecondition("container not running", status=now)
+    found, group = cold.hierarchy(), cold.group_of(record)
+    if found is None or group is None:
+        raise FailedPrecondition(f"container {record.id} has no control group and so no limits")
+    groups.change(found, group, figures.wanted(options))
+    return 0
+
+
+def do_spec(_root: str, options: Options) -> int:
+    """Write a config.json to begin with."""
+    from kestrel.runtime import features
+
+    folder = options.text("bundle") or "."
+    path = os.path.join(folder, bundles.CONFIG)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:
+        raise InvalidArgument(f"file {bundles.CONFIG} exists. Remove it first") from None
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(features.example(), file, indent="\t")
+        file.write("\n")
+    return 0
+
+
+def do_features(_root: str, _options: Options) -> int:
+    """Print what this runtime can do (runtime-spec features.md)."""
+    from kestrel.runtime import features
+
+    _print(features.features())
+    return 0

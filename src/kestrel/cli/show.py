@@ -72,3 +72,17 @@ def inspect(parsed: "Parsed") -> int:
     """`kestrel inspect`."""
     print_json(call("inspect", {"names": parsed.words}))
     return 0
+
+
+def explain(parsed: "Parsed") -> int:
+    """`kestrel explain`."""
+    (lines,) = call("explain", {"names": parsed.words})
+    if parsed.json:
+        print_json(lines)
+        return 0
+    width = max(len(line["topic"]) for line in lines)
+    before = ""
+    for line in lines:
+        print(f"{line['topic'] if line['topic'] != before else '':<{width}}  {line['text']}")
+        before = line["topic"]
+    return 0

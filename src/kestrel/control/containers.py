@@ -27,7 +27,16 @@ from kestrel.control.requests import (
 )
 from kestrel.control.services import Emit, Services, Verbs
 from kestrel.control.streams import STDERR, STDOUT, Detached, Frames
-from kestrel.engine import Container, ContainerConfig, ContainerState, ExecConfig, Mount, SandboxConfig, Security
+from kestrel.engine import (
+    Container,
+    ContainerConfig,
+    ContainerState,
+    Engine,
+    ExecConfig,
+    Mount,
+    SandboxConfig,
+    Security,
+)
 from kestrel.engine import Resources as Limits
 from kestrel.engine.signals import number as signal_number
 from kestrel.images import Image
@@ -145,7 +154,17 @@ async def _run(services: Services, request: RunRequest, frames: Frames) -> None:
     finally:
         await session.close()
     ended = await engine.wait(container.id)
+    if request.rm:
+        await _removed(engine, container.id)
     await frames.say({"exit": ended.exit_code})
+
+
+async def _removed(engine: Engine, container: str) -> None:
+    """Return when an ended container is gone, so that its name is free when the command returns."""
+    try:
+        await engine.remove(container)
+    except NotFound:
+        pass  # the engine was quicker
 
 
 async def _ensure_image(services: Services, request: RunRequest, frames: Frames) -> Image:
@@ -272,6 +291,11 @@ async def inspect(services: Services, request: Named, _emit: Emit) -> Any:
     return found
 
 
+async def explain(services: Services, request: Named, _emit: Emit) -> Any:
+    """Say in plain words what containers are made of and may do."""
+    return [await services.engine.explain(name) for name in request.names]
+
+
 async def logs(services: Services, request: LogsRequest, frames: Frames) -> None:
     """Send what a container wrote, each stream on its channel."""
     container = services.engine.container(request.name)
@@ -320,6 +344,7 @@ VERBS: Verbs = {
     "rm": (RemoveRequest, rm),
     "ps": (PsRequest, ps),
     "inspect": (Named, inspect),
+    "explain": (Named, explain),
 }
 STREAMS: Mapping[str, tuple[type[Request], Callable[[Services, Any, Frames], Awaitable[None]]]] = {
     "run": (RunRequest, run),

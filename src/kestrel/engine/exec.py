@@ -1,18 +1,16 @@
 """A second process in a running container, with the confinement of the first."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.engine import nameservice
 from kestrel.engine import spec as specs
-from kestrel.engine.identity import Identity, resolve
+from kestrel.engine.facts import identity_within
 from kestrel.engine.model import Container, ContainerState, Security
 from kestrel.engine.parts import Parts
 from kestrel.engine.rights import capability_sets
 from kestrel.engine.shims import ExecResult, Session, Shim
-from kestrel.linux.mounts import PATH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +57,7 @@ async def _process(parts: Parts, container: Container, config: ExecConfig) -> di
     image = await parts.images.resolve(container.image_id)
     own = container.config
     user = config.user or own.security.user or image.config.config.user
-    identity = _identity_within(container, user)
+    identity = identity_within(container, user)
     facts = specs.Facts(
         identity=identity,
         image=image.config.config,
@@ -78,19 +76,3 @@ async def _process(parts: Parts, container: Container, config: ExecConfig) -> di
         "capabilities": capability_sets(security),
         "noNewPrivileges": own.security.no_new_privileges,
     }
-
-
-def _identity_within(container: Container, user: str) -> Identity:
-    """Look a user up in the root the container has right now.
-
-    Its plan must not be mounted for that: a second overlay empties the work directory of the first, and from then on
-    nothing of the layers can be written to in the running container (overlayfs.rst, "Sharing and copying layers").
-    """
-    try:
-        root = os.open(f"/proc/{container.pid}/root", PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise FailedPrecondition(f"container {container.config.name} is not running: it has just ended") from error
-    try:
-        return resolve(root, user, container.config.security.groups)
-    finally:
-        os.close(root)

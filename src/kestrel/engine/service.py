@@ -8,8 +8,9 @@ from kestrel.base.bus import Bus
 from kestrel.base.clock import Clock, SystemClock
 from kestrel.base.db import Database
 from kestrel.base.errors import FailedPrecondition, KestrelError
-from kestrel.engine import create, exec, recovery, remove, sandbox, start, step, stop, wait
+from kestrel.engine import create, exec, explain, recovery, remove, sandbox, start, step, stop, wait
 from kestrel.engine.exec import ExecConfig
+from kestrel.engine.explain import Explained
 from kestrel.engine.model import (
     Container,
     ContainerConfig,
@@ -152,6 +153,10 @@ class Engine:
     def containers(self) -> list[Container]:
         """Return all containers."""
         return list(self._parts.store.containers.values())
+
+    async def explain(self, wanted: str) -> list[Explained]:
+        """Say in plain words what a container is made of and may do."""
+        return await explain.explain(self._parts, wanted)
 
     # Inside a container
 

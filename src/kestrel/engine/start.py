@@ -5,25 +5,18 @@ container that says why, as docker and the kubelet show it.
 """
 
 import asyncio
-import os
-import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from kestrel.base.errors import FailedPrecondition, InvalidArgument, KestrelError
-from kestrel.engine import nameservice
+from kestrel.base.errors import FailedPrecondition, KestrelError
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
-from kestrel.engine.identity import Identity, resolve
-from kestrel.engine.model import Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig
+from kestrel.engine.facts import gather
+from kestrel.engine.model import Container, ContainerState, Sandbox, SandboxConfig
 from kestrel.engine.parts import Parts
-from kestrel.engine.seccomp import profile
 from kestrel.engine.shims import LogFile, Session, Shim
-from kestrel.images import Image
-from kestrel.linux.mounts import open_rootfs
-from kestrel.linux.rootfs import Rootfs
 
 CANNOT_RUN = 128  # containerd's exit code for a process that never was
 
@@ -92,7 +85,7 @@ async def _ready(parts: Parts, container: Container) -> tuple[int, Shim]:
     if shim is None:
         raise FailedPrecondition(f"sandbox {sandbox.config.name} is not ready: {sandbox.reason or 'stopped'}")
     rootfs = parts.snapshots.rootfs(container.id)
-    spec = specs.build(container, await asyncio.to_thread(_facts, parts, container, sandbox, image, rootfs))
+    spec = specs.build(container, await asyncio.to_thread(gather, parts, container, sandbox, image, rootfs))
     config = container.config
     pid = await shim.create(
         container.id,
@@ -133,56 +126,6 @@ async def _sandbox(parts: Parts, container: Container) -> Sandbox:
     config = replace(wanted, name=wanted.name or container.config.name, names=names)
     config = replace(config, hostname=config.hostname or container.id[:12])
     return await sandboxes.create(parts, config, container.sandbox)
-
-
-def _facts(parts: Parts, container: Container, sandbox: Sandbox, image: Image, rootfs: Rootfs) -> specs.Facts:
-    config = container.config
-    defaults = image.config.config
-    return specs.Facts(
-        identity=identity_in(rootfs, config.security.user or defaults.user, config.security.groups),
-        image=defaults,
-        hostname=nameservice.hostname(sandbox),
-        name_files=parts.sandbox_directory(sandbox.id),
-        seccomp=None if config.security.privileged else profile(config.security),
-        volumes={m.source: _volume(parts, m.source) for m in config.mounts if m.kind == "volume"},
-        devices=_devices(config),
-        own_processes=not (sandbox.config.share_pid or sandbox.config.host_pid),
-    )
-
-
-def identity_in(rootfs: Rootfs, user: str, groups: tuple[int, ...]) -> Identity:
-    """Look a user up in a root filesystem, opened for just that."""
-    root = open_rootfs(Rootfs(lowers=rootfs.lowers) if not rootfs.upper else rootfs)
-    try:
-        return resolve(root, user, groups)
-    finally:
-        os.close(root)
-
-
-def _volume(parts: Parts, name: str) -> str:
-    parts.volumes.ensure(name)
-    return str(parts.volumes.path(name))
-
-
-def _devices(config: ContainerConfig) -> tuple[specs.Device, ...]:
-    found = []
-    for source, target, access in config.devices:
-        try:
-            status = os.stat(source)
-        except OSError as error:
-            raise InvalidArgument(f"no device {source} on this machine: {error.strerror}") from error
-        if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-            raise InvalidArgument(f"{source} is not a device", hint="mount files and directories with -v instead")
-        found.append(
-            specs.Device(
-                path=target or source,
-                kind="c" if stat.S_ISCHR(status.st_mode) else "b",
-                major=os.major(status.st_rdev),
-                minor=os.minor(status.st_rdev),
-                access=access or "rwm",
-            )
-        )
-    return tuple(found)
 
 
 async def _failed(parts: Parts, container: Container, error: KestrelError) -> None:

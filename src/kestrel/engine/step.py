@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
+from kestrel.engine.facts import identity_in
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, SandboxConfig, Security
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
 from kestrel.engine.shims import Shim
-from kestrel.engine.start import identity_in
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.config import ContainerDefaults
 

@@ -1,0 +1,105 @@
+"""A container in plain words: what is done to make it, and what it may and may not do. Before, while and after it runs.
+
+The words come from the plan that the runtime executes, so they cannot say anything but what happens.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from kestrel.base.units import print_size
+from kestrel.engine import spec as specs
+from kestrel.engine.facts import gather
+from kestrel.engine.model import Container, Resources, Sandbox, SandboxConfig, SandboxState
+from kestrel.engine.parts import Parts
+from kestrel.engine.rights import kept_capabilities
+from kestrel.linux import cgroups
+from kestrel.linux.capabilities import BITS
+from kestrel.runtime import plan
+
+SHARED = frozenset({"network", "ipc", "uts"})
+"""Namespaces that a container has of its sandbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One sentence, under its heading."""
+
+    topic: str
+    text: str
+
+
+async def explain(parts: Parts, wanted: str) -> list[Explained]:
+    """Return the sentences, in the order in which things happen. Raises NotFound, or why it could not be started."""
+    container = parts.store.container(wanted)
+    image = await parts.images.resolve(container.image_id)
+    sandbox = parts.store.sandboxes.get(container.sandbox) or _coming(parts, container)
+    rootfs = parts.snapshots.rootfs(container.id)
+    facts = await asyncio.to_thread(gather, parts, container, sandbox, image, rootfs)
+    spec = specs.build(container, facts)
+    made = plan.build(spec, rootfs, sandbox=SHARED, **_hierarchy())
+    lines = [
+        Explained("image", f"{container.config.image}; its layers ({len(image.layers)}) are never written to"),
+        *_network(sandbox),
+        *(Explained("steps", line) for line in made.describe()),
+        *_rights(container, spec),
+        *_limits(container.config.resources),
+    ]
+    return [*lines, Explained("log", f"{container.log_path}, written by the container's shim")]
+
+
+def _hierarchy() -> dict[str, Any]:
+    """What the plan has to know of this machine's cgroups."""
+    try:
+        hierarchy = cgroups.detect()
+    except OSError:
+        return {}
+    return {"cgroup_version": hierarchy.version, "cgroup_hierarchies": hierarchy.hierarchies()}
+
+
+def _coming(parts: Parts, container: Container) -> Sandbox:
+    """Return the sandbox that a container which does not run would get."""
+    config = container.config.sandbox_config or SandboxConfig(name=container.config.name)
+    return Sandbox(id=container.sandbox, config=config, state=SandboxState.STOPPED, created=parts.clock.now())
+
+
+def _network(sandbox: Sandbox) -> list[Explained]:
+    kind = sandbox.config.network
+    if kind == "host":
+        return [Explained("network", "the host's own: its addresses, its ports, no protection")]
+    if kind == "none":
+        return [Explained("network", "its own, with nothing in it but loopback")]
+    where = f"{sandbox.address} on the bridge" if sandbox.address else "an address on the bridge, when it runs"
+    found = [Explained("network", f"{where}; what goes out is masqueraded")]
+    for port in sandbox.ports:
+        host = f"{port.host_ip or 'every address'} of the host, port {port.host_port or 'chosen when it runs'}"
+        found.append(Explained("network", f"{host}, leads to {port.container_port}/{port.protocol}"))
+    return found
+
+
+def _rights(container: Container, spec: dict[str, Any]) -> list[Explained]:
+    kept = kept_capabilities(container.config.security)
+    names = ", ".join(name.removeprefix("CAP_").lower() for name in kept) or "none"
+    found = [Explained("capabilities", f"{len(kept)} of {len(BITS)}: {names}")]
+    if container.config.security.no_new_privileges:
+        found.append(Explained("capabilities", "no program it runs gains any: setuid bits count for nothing"))
+    profile = spec["linux"].get("seccomp")
+    if profile is None:
+        return [*found, Explained("seccomp", "off: every system call is allowed")]
+    allowed = {
+        name for rule in profile.get("syscalls", ()) if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]
+    }
+    return [*found, Explained("seccomp", f"{len(allowed)} system calls are allowed, some with some arguments only")]
+
+
+def _limits(limits: Resources) -> list[Explained]:
+    found = []
+    if limits.memory:
+        found.append(f"{print_size(limits.memory)} of memory; who wants more is killed")
+    if limits.cpu_millis:
+        found.append(f"{limits.cpu_millis / 1000:g} processors")
+    if limits.cpuset:
+        found.append(f"only on processors {limits.cpuset}")
+    if limits.pids:
+        found.append(f"{limits.pids} processes")
+    return [Explained("limits", text) for text in found] or [Explained("limits", "none")]

@@ -20,91 +20,16 @@ from kestrel.linux.mounts import open_rootfs, opened
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.digest import Digest
 from kestrel.snapshots import Overlay
+from kestrel.testing.trees import listing, make_tree
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 SECOND = 1_000_000_000
 BRISK = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
-def listing(root: "Path | int", *, times: bool = True) -> dict[str, tuple[object, ...]]:
-    """Describe a tree: everything a container could tell, hard links as the first name of the inode."""
-    found: dict[str, tuple[object, ...]] = {}
-    first: dict[int, str] = {}
-    top = os.open(".", os.O_RDONLY, dir_fd=root) if isinstance(root, int) else os.open(root, os.O_RDONLY)
-
-    def walk(fd: int, prefix: str) -> None:
-        for name in sorted(os.listdir(fd)):
-            path, status = prefix + name, os.stat(name, dir_fd=fd, follow_symlinks=False)
-            where = f"/proc/self/fd/{fd}/{name}"
-            xattrs = {
-                key: os.getxattr(where, key, follow_symlinks=False)
-                for key in os.listxattr(where, follow_symlinks=False)
-                if not key.startswith(("trusted.overlay.", "security.selinux"))
-            }
-            kind = stat.S_IFMT(status.st_mode)
-            content: object = None
-            if kind == stat.S_IFREG:
-                with open(os.open(name, os.O_RDONLY, dir_fd=fd), "rb") as file:
-                    content = file.read()
-            elif kind == stat.S_IFLNK:
-                content = os.readlink(name, dir_fd=fd)
-            elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-                content = status.st_rdev
-            link = first.setdefault(status.st_ino, path) if kind != stat.S_IFDIR else path
-            mtime = status.st_mtime_ns if times else 0
-            found[path] = (status.st_mode, status.st_uid, status.st_gid, mtime, content, link, xattrs)
-            if kind == stat.S_IFDIR:
-                with opened(os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=fd)) as child:
-                    walk(child, path + "/")
-
-    with opened(top):
-        walk(top, "")
-    return found
-
-
 NAMES = st.text(st.sampled_from("ab.c é-_" + "\udce9"), min_size=1, max_size=8).filter(
     lambda n: n not in (".", "..") and not n.startswith(".wh.")
 )
-
-
-def make_tree(root: Path, chooser: random.Random) -> None:
-    """Fill a directory with one of everything, at random."""
-    places, files = [root], []
-    for number in range(chooser.randint(1, 25)):
-        parent = chooser.choice(places)
-        name = chooser.choice(
-            ["f", ".hidden", "sp ace", "é", "x" * 120, b"\xff\xfe".decode("utf-8", "surrogateescape")]
-        )
-        path = parent / f"{name}{number}"
-        kind = chooser.choice(["file", "file", "dir", "symlink", "hardlink", "fifo", "device", "sparse"])
-        if kind == "dir":
-            path.mkdir()
-            places.append(path)
-        elif kind == "symlink":
-            path.symlink_to(chooser.choice(["/etc/passwd", "..", "t" * 150, "f0"]))
-        elif kind == "hardlink" and files:
-            os.link(chooser.choice(files), path)
-        elif kind == "fifo":
-            os.mkfifo(path)
-        elif kind == "device":
-            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, chooser.randint(3, 9)))
-        elif kind == "sparse":
-            with path.open("wb") as file:
-                file.truncate(chooser.randint(1, 3) * 100_000)
-                for _ in range(chooser.randint(0, 8)):
-                    file.seek(chooser.randint(0, 90_000))
-                    file.write(b"data")
-            files.append(path)
-        else:
-            path.write_bytes(chooser.randbytes(chooser.choice([0, 1, 511, 512, 513, 5000])))
-            files.append(path)
-    for path in sorted(root.rglob("*"), reverse=True):
-        if not path.is_symlink():
-            if path.is_file() and chooser.random() < 0.3:
-                os.setxattr(path, "user.note", chooser.randbytes(chooser.randint(0, 30)))
-            os.chown(path, chooser.choice([0, 1000, 3_000_000]), chooser.choice([0, 70_000]))
-            path.chmod(chooser.choice([0o644, 0o755, 0o4711, 0o1777, 0o000]))
-        os.utime(path, ns=(0, chooser.randint(0, 2**33) * SECOND), follow_symlinks=False)
 
 
 @pytest.mark.parametrize("format_", ["gnu", "oldgnu", "pax", "posix"])

@@ -33,10 +33,13 @@ RESERVED: Final = ".wh..wh."
 OPAQUE: Final = ".wh..wh..opq"
 OPAQUE_XATTR: Final = "trusted.overlay.opaque"
 _DROPPED_XATTRS: Final = ("trusted.overlay.", "user.overlay.", "security.")
-_KEPT_XATTRS: Final = ("security.capability",)
+CAPABILITY: Final = "security.capability"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _IN_ROOT: Final = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
 _FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_XATTR_NAME_MAX: Final = 255
+_XATTR_MAX: Final = 65535
+"""What the kernel takes is one more (XATTR_SIZE_MAX), which an EROFS index cannot say."""
 _OPEN_DIRECTORIES: Final = 128
 _HOSTILE: Final = (
     errno.ENOENT,
@@ -156,7 +159,8 @@ class _Tree:
             fd = os.open(last, _DIRECTORY, dir_fd=directory)
         except FileExistsError:
             return self.lookup(name)
-        os.fchmod(fd, 0o755)  # mkdir heeds the umask
+        os.fchown(fd, os.geteuid(), os.getegid())  # mkdir heeds a setgid parent, and the umask
+        os.fchmod(fd, 0o755)
         return fd
 
     def _unwhiteout(self, name: str) -> None:
@@ -179,7 +183,6 @@ class _Applier:
         self._tar = tar
         self._overlay = form is Form.OVERLAY
         self._owner = owner
-        self._self = (os.geteuid(), os.getegid())
         self._times: dict[str, int] = {}
         self._make = {
             Kind.FILE: self._file,
@@ -207,7 +210,7 @@ class _Applier:
 
     def _one(self, entry: Entry) -> None:
         head, _, last = entry.name.rpartition("/")
-        if self._overlay and WHITEOUT in entry.name and self._special(entry.name, head, last):
+        if self._overlay and WHITEOUT in entry.name and self._special(entry, head, last):
             return
         if not entry.name:
             self._top(entry)
@@ -216,8 +219,9 @@ class _Applier:
 
     # -- whiteouts
 
-    def _special(self, name: str, head: str, last: str) -> bool:
+    def _special(self, entry: Entry, head: str, last: str) -> bool:
         """Do what a name with `.wh.` in it asks for; returns whether that was all."""
+        name = entry.name
         for part in head.split("/"):
             if part.startswith(RESERVED):
                 return True  # what aufs kept for itself, such as .wh..wh.plnk/
@@ -228,15 +232,16 @@ class _Applier:
         if last == OPAQUE:
             os.setxattr(self._tree.parent(head), OPAQUE_XATTR, b"y")
         elif not last.startswith(RESERVED):
-            self._whiteout(name, self._tree.parent(head), last.removeprefix(WHITEOUT))
+            self._whiteout(entry, self._tree.parent(head), last.removeprefix(WHITEOUT))
         return True
 
-    def _whiteout(self, name: str, directory: int, hidden: str) -> None:
+    def _whiteout(self, entry: Entry, directory: int, hidden: str) -> None:
         """Hide what lower layers have. What this same layer made under the name stays (layer.md "Whiteouts")."""
         if hidden in ("", ".", ".."):
-            raise InvalidArgument(f"layer entry {name!r} is a whiteout of nothing")
+            raise InvalidArgument(f"layer entry {entry.name!r} is a whiteout of nothing")
         try:
             os.mknod(hidden, stat.S_IFCHR | 0o000, os.makedev(0, 0), dir_fd=directory)
+            os.utime(hidden, ns=(entry.mtime, entry.mtime), dir_fd=directory, follow_symlinks=False)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(hidden, dir_fd=directory, follow_symlinks=False).st_mode):
                 with _opened(hidden, directory) as fd:
@@ -349,22 +354,19 @@ class _Applier:
     # -- owner, mode, xattrs, times
 
     def _attributes(self, fd: int, entry: Entry) -> None:
-        owner = self._owner or (entry.uid, entry.gid)
-        if owner != self._self:
-            os.fchown(fd, *owner)
+        # Also when that is us: an earlier entry may have given a directory away, and a setgid parent gives its group.
+        os.fchown(fd, *(self._owner or (entry.uid, entry.gid)))
         os.fchmod(fd, entry.mode)
         if entry.xattrs:
-            for name, value in _wanted(entry):
+            for name, value in wanted_xattrs(entry):
                 _set_xattr(fd, name, value)
 
     def _attributes_by_name(self, directory: int, last: str, entry: Entry) -> None:
         """For what cannot be opened without effects: links and nodes, made just now and never followed."""
-        owner = self._owner or (entry.uid, entry.gid)
-        if owner != self._self:
-            os.chown(last, *owner, dir_fd=directory, follow_symlinks=False)
+        os.chown(last, *(self._owner or (entry.uid, entry.gid)), dir_fd=directory, follow_symlinks=False)
         if entry.kind is not Kind.SYMLINK:
             os.chmod(last, entry.mode, dir_fd=directory)
-        for name, value in _wanted(entry):
+        for name, value in wanted_xattrs(entry):
             _set_xattr(f"/proc/self/fd/{directory}/{last}", name, value)
         os.utime(last, ns=(entry.mtime, entry.mtime), dir_fd=directory, follow_symlinks=False)
 
@@ -405,11 +407,22 @@ def is_whiteout(directory: int, name: str) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _wanted(entry: Entry) -> Iterator[tuple[str, bytes]]:
+def wanted_xattrs(entry: Entry) -> Iterator[tuple[str, bytes]]:
     """Yield the xattrs an image may set: not overlayfs' own, and of `security.*` only file capabilities."""
     for name, value in entry.xattrs.items():
-        if name in _KEPT_XATTRS or not name.startswith(_DROPPED_XATTRS):
+        if "\0" in name or len(name.encode("utf-8", "surrogateescape")) > _XATTR_NAME_MAX or len(value) > _XATTR_MAX:
+            raise InvalidArgument(f"archive entry {entry.name[:300]!r} has an xattr that no file can have")
+        if name == CAPABILITY:
+            if _is_capability(value):
+                yield name, value
+        elif not name.startswith(_DROPPED_XATTRS):
             yield name, value
+
+
+def _is_capability(value: bytes) -> bool:
+    """Whether the kernel knows the form: revision 2 or 3 (include/uapi/linux/capability.h, VFS_CAP_REVISION)."""
+    revision = value[3] if len(value) > 3 else 0
+    return (len(value), revision) in ((20, 2), (24, 3))
 
 
 def _set_xattr(target: "int | str", name: str, value: bytes) -> None:

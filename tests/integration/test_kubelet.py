@@ -523,7 +523,7 @@ async def test_a_container_is_entered_and_a_port_reached(world):
 
 async def test_followed_logs_are_complete_and_end_with_the_container(world):
     await world.pod(command="for i in $(seq 1 2000); do echo line $i; done", restartPolicy="Never")
-    await world.until(lambda pod: pod["status"].get("containerStatuses") and status(pod).get("containerID"))
+    await world.until(lambda pod: pod["status"].get("containerStatuses") and "waiting" not in status(pod)["state"])
     output = await asyncio.wait_for(world.output(follow=True), 10)
     assert output == "".join(f"line {number}\n" for number in range(1, 2001))
 

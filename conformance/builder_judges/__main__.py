@@ -6,7 +6,7 @@ conformance/builder [language] [lint] [buildah] [-v]
 import sys
 from collections.abc import Iterator
 
-from builder_judges import language
+from builder_judges import language, lint
 from builder_judges.corpora import locate
 from builder_judges.report import Report
 
@@ -17,6 +17,8 @@ def reports(wanted: set[str]) -> Iterator[Report]:
         yield from language.parser(locate("buildkit"))
         yield from language.shell(locate("buildkit"))
         yield from language.ignore(locate("patternmatcher"))
+    if "lint" in wanted:
+        yield from lint.lint(locate("buildkit"))
 
 
 def main(arguments: list[str]) -> int:

@@ -189,7 +189,7 @@ class Reader:
         if self.peek() == "[":
             self.skip("[", "]")
             return self.call(text, self.arguments()) if self.peek() == "(" else Opaque(text)
-        if self.peek() == "{" and (text[0].isupper() or "type " + text in self.names or "." in text):
+        if self.peek() == "{":
             return self.composite(self.names.get("type " + text))
         return {"true": True, "false": False, "nil": None}.get(text, self.names.get(text, Opaque(text)))
 
@@ -279,6 +279,14 @@ def sprintf(arguments: list[Any]) -> Any:
         return f'"{value}"' if match[0] == "%q" else str(value)
 
     return re.sub(r"%[sqvd%]", put, text)
+
+
+def tried(reader: Reader) -> Any:
+    """Evaluate, or give up."""
+    try:
+        return reader.expression()
+    except (ValueError, IndexError, TypeError):
+        return Opaque("not understood")
 
 
 def functions(text: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ is never asked of a registry.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from kestrel.base.errors import Unimplemented
+from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.build.scope import Scope
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.decode import decode_text, parse_mount
@@ -115,13 +115,25 @@ def _outline(stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.S
             source=source,
             hint="declare the ARG before the first FROM, and give it a default or a --build-arg",
         )
-    if base.platform and Platform.parse(base.platform).normalized() != Platform.host():
+    _check_platform(stage.from_, base, source)
+    parent = find_stage(stages, base.image, stage.index, numbers=False)
+    return StageOutline(stage=stage, image=base.image, parent=parent)
+
+
+def _check_platform(written: ins.From, base: ins.From, source: Source) -> None:
+    if not written.platform:
+        return
+    try:
+        meant = Platform.parse(base.platform)
+    except InvalidArgument:
+        sentence = f"the platform `{written.platform}` comes to `{base.platform}` once its variables are put in"
+        hint = "write it as linux/amd64, or declare the ARG before the first FROM"
+        raise DockerfileError.at(written.node, sentence, source=source, hint=hint) from None
+    if meant.normalized() != Platform.host():
         raise Unimplemented(
             f"FROM --platform={base.platform} is not this machine's platform",
             hint=f"only {Platform.host()} can be built here",
         )
-    parent = find_stage(stages, base.image, stage.index, numbers=False)
-    return StageOutline(stage=stage, image=base.image, parent=parent)
 
 
 def find_stage(

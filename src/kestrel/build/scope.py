@@ -74,6 +74,10 @@ class Scope:
         """Expand a text and split it."""
         return Expander(self.escape).words(text, self.values())
 
+    def body(self, text: str) -> str:
+        """Expand the body of a here-document; a backslash escapes whatever the directive says, as in a shell."""
+        return Expander(plain_quotes=True).word(text, self.values())
+
     def set_args(self) -> dict[str, str]:
         """Return the ARGs that have a value and are not hidden by ENV: a RUN sees them in its environment."""
         return {n: v for n, v in self.args.items() if v is not None and n not in self.env and n not in PROXIES}

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrel.base.db import Database
-from kestrel.base.errors import InvalidArgument, NotFound, nearest
+from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, nearest
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
+from kestrel.build.check import VIOLATION, BuildOutline, Checked, Target, build_outline, examine, image_names, targets
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
 from kestrel.build.executor import Executor
@@ -37,6 +38,9 @@ from kestrel.content import Store
 from kestrel.dockerfile import IgnoreList, Program, Source, decode, parse, parse_ignore
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.instructions import Instruction
+from kestrel.dockerfile.lint import Base
+from kestrel.dockerfile.lint_catalogue import UNDEFINED_VAR
+from kestrel.oci.config import ImageConfig
 from kestrel.oci.digest import Digest
 from kestrel.oci.platform import Platform
 from kestrel.snapshots import Snapshotter
@@ -130,6 +134,7 @@ class Builder:
         """Build and return the image. Raises DockerfileError and other KestrelErrors; cancelling cleans up."""
         began = time.monotonic()
         read = await asyncio.to_thread(_read, request)
+        advise(read, request, progress)
         bases = Bases(self._images, progress, pull=request.pull)
         with self._content.lease():
             plan = await self._plan(request, read, bases)
@@ -165,6 +170,30 @@ class Builder:
         """Return the plan of a request without running anything (base images are looked up, and pulled if absent)."""
         read = await asyncio.to_thread(_read, request)
         return await self._plan(request, read, Bases(self._images, lambda _: None, pull=request.pull))
+
+    async def check(self, request: BuildRequest) -> Checked:
+        """Look at the Dockerfile without running or pulling anything. Raises KestrelError when it cannot be read."""
+        data, name, ignore = await asyncio.to_thread(_files, request)
+        checked = examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target)
+        found: dict[str, Base] = {}
+        for image in image_names(data, name, request.build_args):
+            try:
+                known = await self._images.resolve(image)
+            except KestrelError:
+                continue  # not here: only its name is judged
+            found[image] = _known(known.config)
+        if not found:
+            return checked
+        return examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target, bases=found)
+
+    async def targets(self, request: BuildRequest) -> tuple[Target, ...]:
+        """Return the stages that can be built."""
+        return targets((await asyncio.to_thread(_read, request)).program)
+
+    async def outline(self, request: BuildRequest) -> BuildOutline:
+        """Return the arguments, secrets and agents that a build of the target takes."""
+        read = await asyncio.to_thread(_read, request)
+        return build_outline(read.source, read.escape, read.program, request.target, request.build_args)
 
     async def _plan(self, request: BuildRequest, read: _Read, bases: Bases) -> Plan:
         predefined = platform_args(Platform.host(), request.target)
@@ -253,17 +282,48 @@ def _epoch(request: BuildRequest) -> int | None:
     return int(text)
 
 
-def _read(request: BuildRequest) -> _Read:
-    """Read and decode the Dockerfile and the ignore file that goes with it."""
+def advise(read: _Read, request: BuildRequest, progress: Emit) -> None:
+    """Warn of what the language's rules find in the stages that are going to be built.
+
+    Raises DockerfileError when the file says `check=error=true` and there is something.
+    """
+    text, name = read.source.text, read.source.name
+    checked = examine(
+        text, name=name, ignore=read.ignore, args=request.build_args, target=request.target, target_only=True
+    )
+    for found in checked.language:
+        # What depends on the base image is not known yet.
+        if found.rule is not UNDEFINED_VAR:
+            progress(Warned(text=f"{name}:{found.line}: {found.rule.name}: {found.detail}"))
+    if checked.error.startswith(VIOLATION):
+        raise DockerfileError(checked.error, hint="`build --check` shows them; the file says that they are errors")
+
+
+def _known(image: ImageConfig) -> Base:
+    return Base(
+        environment=image.config.environment(),
+        shell=image.config.shell or (),
+        user=image.config.user,
+        platform=f"{image.os}/{image.architecture}",
+        expected=f"{Platform.host().os}/{Platform.host().architecture}",
+    )
+
+
+def _files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
+    """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
     context = Path(request.context)
     if not context.is_dir():
         raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
     path = request.dockerfile or context / DOCKERFILE
     name = _name(path, context)
-    document = parse(_load(path, name), name)
-    return _Read(
-        source=document.source, program=decode(document), ignore=_ignore(path, context), escape=document.escape
-    )
+    return _load(path, name), name, _ignore(path, context)
+
+
+def _read(request: BuildRequest) -> _Read:
+    """Read and decode the files of a request."""
+    data, name, ignore = _files(request)
+    document = parse(data, name)
+    return _Read(source=document.source, program=decode(document), ignore=ignore, escape=document.escape)
 
 
 def _name(path: Path, context: Path) -> str:

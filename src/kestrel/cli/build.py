@@ -30,6 +30,11 @@ def build(parsed: "Parsed") -> int:
         "network": parsed.network or "",
         "secrets": parsed.secret,
     }
+    for ask in ("check", "outline", "targets"):
+        if getattr(parsed, ask):
+            from kestrel.cli import check
+
+            return check.show(call("build-check", {**request, "ask": ask}), ask, parsed)
     result = call("build", request) if parsed.quiet or parsed.json else show_steps(request)
     if parsed.json:
         print_json(result)

@@ -11,6 +11,7 @@ from kestrel.build import BuildRequest as Build
 from kestrel.control.requests import (
     BootstrapRequest,
     BuildRequest,
+    CheckRequest,
     ImageRequest,
     ImagesRequest,
     RemoveRequest,
@@ -92,7 +93,36 @@ async def bootstrap(services: Services, request: BootstrapRequest, emit: Emit) -
 
 async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
     """Build an image from a Dockerfile."""
-    arguments = Build(
+    async with relayed(emit) as progress:
+        return await services.builder.build(_request(request), progress)
+
+
+async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
+    """Say what could be said about a Dockerfile without building it."""
+    wanted = _request(request)
+    if request.ask == "targets":
+        return await services.builder.targets(wanted)
+    if request.ask == "outline":
+        return await services.builder.outline(wanted)
+    checked = await services.builder.check(wanted)
+    findings = [
+        {
+            "rule": found.rule.name,
+            "detail": found.detail,
+            "description": found.rule.description,
+            "url": found.rule.url,
+            "line": found.line,
+            "last": found.last,
+            "advice": found.advice,
+            "fix": found.fix,
+        }
+        for found in checked.findings
+    ]
+    return {"findings": findings, "error": checked.error}
+
+
+def _request(request: BuildRequest) -> Build:
+    return Build(
         context=Path(request.context),
         dockerfile=Path(request.dockerfile) if request.dockerfile else None,
         tags=request.tags,
@@ -103,8 +133,6 @@ async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
         network=request.network or "default",
         secrets=dict(_secret(text) for text in request.secrets),
     )
-    async with relayed(emit) as progress:
-        return await services.builder.build(arguments, progress)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -130,4 +158,5 @@ VERBS: Verbs = {
     "rmi": (RemoveRequest, rmi),
     "bootstrap": (BootstrapRequest, bootstrap),
     "build": (BuildRequest, build),
+    "build-check": (CheckRequest, check),
 }

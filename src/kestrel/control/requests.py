@@ -138,6 +138,12 @@ class BuildRequest(Request, frozen=True):
     secrets: tuple[str, ...] = ()
 
 
+class CheckRequest(BuildRequest, frozen=True):
+    """`kestrel build --check`, `--outline` and `--targets`; `ask` is the option's name."""
+
+    ask: str = "check"
+
+
 class PruneRequest(Request, frozen=True):
     """`kestrel prune`."""
 

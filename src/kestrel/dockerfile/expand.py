@@ -46,12 +46,14 @@ class Expander:
     """The rules in force: the escape character, and what is left as it was written.
 
     `raw_quotes` keeps quotes, `raw_escapes` keeps escape characters, `keep_unset` leaves `$v` alone when v is unset.
+    `plain_quotes` gives quotes no meaning at all, as in the body of a here-document (POSIX 2.7.4).
     """
 
     escape: str = "\\"
     raw_quotes: bool = False
     raw_escapes: bool = False
     keep_unset: bool = False
+    plain_quotes: bool = False
 
     def word(self, text: str, env: Mapping[str, str]) -> str:
         """Expand to one word, white space kept. Raises DockerfileError."""
@@ -111,7 +113,9 @@ class _Run:
             if character == stop:
                 self._at += 1
                 return "".join(out)
-            if character == "'":
+            if self._rules.plain_quotes and character in "'\"":
+                part, split = self._next(), False
+            elif character == "'":
                 part, split = self._single_quoted(), False
             elif character == '"':
                 part, split = self._double_quoted(depth), False

@@ -23,6 +23,10 @@ class Variables(Protocol):
         """Expand a text and split it at white space."""
         ...
 
+    def body(self, text: str) -> str:
+        """Expand the body of a here-document, in which quotes mean nothing."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -144,7 +148,7 @@ class Transfer(Instruction):
             chown=variables.word(self.chown),
             chmod=variables.word(self.chmod),
             exclude=tuple(map(variables.word, self.exclude)),
-            inline=tuple(replace(h, content=variables.word(h.content)) if h.expand else h for h in self.inline),
+            inline=tuple(replace(h, content=variables.body(h.content)) if h.expand else h for h in self.inline),
         )
 
 

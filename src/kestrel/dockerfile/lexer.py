@@ -38,9 +38,8 @@ def directives(source: Source) -> dict[str, str]:
     for number, line in enumerate(source.lines, 1):
         if number == 1 and line.startswith("#!"):
             continue  # a Dockerfile may be a script that calls its builder
-        match = _DIRECTIVE.fullmatch(line.strip())
-        name = match[1].lower() if match else ""
-        if match is None or name not in DIRECTIVES:
+        match, name = _DIRECTIVE.fullmatch(line.strip()), _directive(line.strip())
+        if match is None or not name:
             break
         here = Range(number, number)
         if name in found:
@@ -53,6 +52,13 @@ def directives(source: Source) -> dict[str, str]:
     return found
 
 
+def _directive(line: str) -> str:
+    """Return the name of the directive a line is, or empty."""
+    match = _DIRECTIVE.fullmatch(line)
+    name = match[1].lower() if match else ""
+    return name if name in DIRECTIVES else ""
+
+
 class Lexer:
     """Reads a source from top to bottom; one call to `line`, then one to `heredoc` for each body it opens."""
 
@@ -60,6 +66,7 @@ class Lexer:
         self._source = source
         self._lines = source.lines
         self._next = 0
+        self._leading = True  # nothing but directives so far
         quoted = re.escape(escape)
         # The character at the end continues the line unless another one stands before it.
         self._continued = re.compile(rf"(?<!{quoted}){quoted}[ \t]*$")
@@ -70,14 +77,16 @@ class Lexer:
         while self._next < len(self._lines):
             stripped = self._lines[self._next].strip()
             if stripped and not stripped.startswith("#"):
+                self._leading = False
                 line = self._join(tuple(comments))
                 if line.text:
                     return line
                 continue  # nothing but escape characters
-            if stripped:
-                comments.append(stripped[1:].strip())
-            else:
+            self._leading = self._leading and _directive(stripped) != ""
+            if not stripped:
                 comments.clear()
+            elif not self._leading:
+                comments.append(stripped[1:].strip())
             self._next += 1
         return None
 

@@ -6,6 +6,7 @@ keyword is, because nothing after it can be trusted.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 from kestrel.dockerfile.errors import DockerfileError, suggestion
@@ -22,26 +23,45 @@ _FLAG_NAME = re.compile(r"--([^=]*)(=?)", re.DOTALL)
 
 def parse(text: "str | bytes", name: str = "Dockerfile") -> Document:
     """Parse a whole Dockerfile; `name` is how errors call it. Raises DockerfileError."""
+    document, error = parse_readable(text, name)
+    if error is not None:
+        raise error
+    return document
+
+
+def parse_readable(text: "str | bytes", name: str = "Dockerfile") -> tuple[Document, DockerfileError | None]:
+    """Parse as far as a file can be read: returns what stands before the first error, and the error.
+
+    Raises DockerfileError only for the directives, without which nothing can be read.
+    """
     if isinstance(text, bytes):
         text = text.decode("utf-8", "surrogateescape")
     source = Source(name, text.removeprefix("\ufeff"))
     found = directives(source)
-    document = Document(source=source, nodes=(), directives=found)
-    lexer = Lexer(source, document.escape)
-    nodes = []
+    escape = found.get("escape", "\\")
+    nodes: list[Node] = []
+    failed: DockerfileError | None = None
+    try:
+        nodes.extend(_nodes(source, escape))
+        if not nodes:
+            raise DockerfileError(
+                "the file has no instructions", source=source, where=Range(1, 1), hint="begin with `FROM <image>`"
+            )
+    except DockerfileError as error:
+        failed = error
+    return Document(source=source, nodes=tuple(nodes), directives=found), failed
+
+
+def _nodes(source: Source, escape: str) -> Iterator[Node]:
+    lexer = Lexer(source, escape)
     while (line := lexer.line()) is not None:
         node = parse_line(line, source)
         try:
-            announced = _openings(node, document.escape)
+            announced = _openings(node, escape)
         except DockerfileError as error:
             raise error.within(source, node) from None
         heredocs = [lexer.heredoc(start, line) for start in announced]
-        nodes.append(node if not heredocs else _with_heredocs(node, heredocs))
-    if not nodes:
-        raise DockerfileError(
-            "the file has no instructions", source=source, where=Range(1, 1), hint="begin with `FROM <image>`"
-        )
-    return Document(source=source, nodes=tuple(nodes), directives=found)
+        yield node if not heredocs else _with_heredocs(node, heredocs)
 
 
 def parse_line(line: Line, source: Source) -> Node:

@@ -143,3 +143,8 @@ def test_a_replacement_keeps_its_escapes() -> None:
 def test_variables_with_a_default_are_told_apart_from_forgotten_ones() -> None:
     met = Expander().expand("${A:-x} $B ${C+y}", {})
     assert (met.unset, met.defaulted) == ({"B"}, {"A", "C"})
+
+
+def test_quotes_in_the_body_of_a_here_document_are_just_characters() -> None:
+    text = "\"$V\" it's '$V' \\$V\n"
+    assert Expander(plain_quotes=True).word(text, {"V": "x"}) == "\"x\" it's 'x' $V\n"

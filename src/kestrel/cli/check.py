@@ -1,0 +1,65 @@
+"""build --check, --outline and --targets: words for what the builder says of a Dockerfile."""
+
+import os
+
+from kestrel.cli.console import print_json, say, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from kestrel.cli.options import Parsed
+
+
+def show(answer: "Any", ask: str, parsed: "Parsed") -> int:
+    """Print an answer; a check ends with 1 when something was found."""
+    if parsed.json:
+        print_json(answer)
+    elif ask == "targets":
+        rows = [(t["name"] + (" (default)" if t["default"] else ""), t["base"], t["description"]) for t in answer]
+        print(table(("TARGET", "FROM", "DESCRIPTION"), rows))
+    elif ask == "outline":
+        _outline(answer)
+    else:
+        path = parsed.file or os.path.join(parsed.words[0], "Dockerfile")
+        _findings(answer, path)
+        if parsed.fix:
+            _write_fixes(answer["findings"], path)
+    return int(ask == "check" and bool(answer["findings"] or answer["error"]))
+
+
+def _outline(answer: "dict[str, Any]") -> None:
+    print(f"target {answer['target']}" + (f": {answer['description']}" if answer["description"] else ""))
+    rows = [(a["name"], "" if a["value"] is None else a["value"], a["description"]) for a in answer["arguments"]]
+    if rows:
+        print(table(("ARGUMENT", "VALUE", "DESCRIPTION"), rows))
+    for kind in ("secrets", "ssh", "caches"):
+        if answer[kind]:
+            print(f"{kind}: {', '.join(answer[kind])}")
+
+
+def _findings(answer: "dict[str, Any]", path: str) -> None:
+    name = os.path.basename(path)
+    for found in answer["findings"]:
+        print(f"{name}:{found['line']}: {found['rule']}: {found['detail']}")
+        if found["fix"]:
+            print("".join(f"    + {line}\n" for line in found["fix"].split("\n")), end="")
+        elif found["advice"]:
+            print(f"    {found['advice']}")
+    if answer["error"]:
+        print(f"error: {answer['error']}")
+    count = len(answer["findings"])
+    certain = sum(bool(found["fix"]) for found in answer["findings"])
+    say(f"{count} found, {certain} with a certain fix (--fix writes them)" if count else "nothing found")
+
+
+def _write_fixes(findings: "list[dict[str, Any]]", path: str) -> None:
+    from kestrel.base.files import replace
+    from kestrel.dockerfile.lint import replace_lines
+
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        text = file.read()
+    fixed = replace_lines(text, [(f["line"], f["last"], f["fix"]) for f in findings])
+    if fixed != text:
+        replace(path, fixed.encode("utf-8", "surrogateescape"), mode=os.stat(path).st_mode & 0o777)
+        say(f"{path} was changed; check it again, a line takes one fix at a time")

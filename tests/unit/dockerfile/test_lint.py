@@ -1,0 +1,121 @@
+"""Rules about Dockerfiles: found where they hold, silent where they do not or were told to be, and fixed in place."""
+
+import pytest
+
+from kestrel.build.check import examine
+from kestrel.dockerfile.lint import Base, apply_fixes
+
+
+def names(text: str, **settings: object) -> list[str]:
+    return sorted({f.rule.name for f in examine(text, **settings).findings})  # type: ignore[arg-type]  # as given
+
+
+HEAD = "FROM debian:12.5\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("FROM debian\n", "UntaggedBaseImage"),
+        ("FROM debian:latest\n", "LatestBaseImage"),
+        (HEAD + "USER app\nUSER root\n", "LastUserIsRoot"),
+        (HEAD + "RUN apt-get update && apt-get install -y curl && rm -rf /var/lib/apt/lists/*\n", "UnpinnedPackage"),
+        (HEAD + "RUN apt-get update && apt-get install -y curl=1\n", "PackageCacheLeft"),
+        (HEAD + "RUN apt-get install -y curl=1\n", "RecommendedPackages"),
+        (HEAD + "RUN apt-get install curl=1\n", "AptGetWithoutYes"),
+        (HEAD + "RUN apt install -y curl=1\n", "AptForPeople"),
+        (HEAD + "RUN apt-get update\nRUN apt-get install -y a=1\n", "UpdateWithoutInstall"),
+        (HEAD + "RUN pip install flask\n", "UnpinnedPackage"),
+        (HEAD + "RUN python3 -m pip install flask==1\n", "PackageCacheLeft"),
+        (HEAD + "RUN npm install left-pad\n", "UnpinnedPackage"),
+        (HEAD + "RUN apk add curl=1\n", "PackageCacheLeft"),
+        (HEAD + "RUN dnf install -y a\n", "PackageCacheLeft"),
+        (HEAD + "ADD app.py /app/\n", "AddForLocalFiles"),
+        (HEAD + "COPY a b\n", "RelativeCopyDestination"),
+        (HEAD + "RUN useradd -u 1234567 x\n", "UserWithHighId"),
+        (HEAD + "RUN a\nRUN b\n", "ConsecutiveRuns"),
+        (HEAD + "FROM debian:12\nCOPY --from=0 / /\n", "CopiesWholeStage"),
+        (HEAD + "RUN curl x | tar x\n", "PipeWithoutPipefail"),
+        (HEAD + "RUN cd /x; make\n", "CdUnchecked"),
+        (HEAD + "RUN sudo a\n", "SudoInRun"),
+    ],
+)
+def test_each_practice_is_noticed(text: str, rule: str) -> None:
+    assert rule in names(text)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "RUN apt-get update && apt-get install -y --no-install-recommends curl=7.1 && rm -rf /var/lib/apt/lists/*",
+        "RUN --mount=type=cache,target=/root/.cache/pip pip install -r requirements.txt flask==3.0",
+        "ADD app.tar.gz /app/",
+        "ADD https://example.com/x /x",
+        "WORKDIR /app\nCOPY a b",
+        "RUN set -o pipefail && curl x | tar x",
+        "RUN set -e; cd /x; make",
+        'SHELL ["/bin/bash", "-o", "pipefail", "-c"]\nRUN a | b',
+        "RUN echo 'sudo | apt-get install x'",
+        "RUN apk add --no-cache curl=8.1",
+        "RUN npm ci && npm install @scope/pkg@1.2",
+        "RUN <<EOF\n#!/usr/bin/env python3\nprint('a | b')\nEOF",
+    ],
+)
+def test_good_practice_is_left_alone(body: str) -> None:
+    assert names(HEAD + body + "\n") == []
+
+
+def test_rules_are_skipped_for_the_file_or_for_one_instruction() -> None:
+    text = "FROM debian:12\n# check=skip=SudoInRun // needed\nRUN sudo a\nWORKDIR /\nRUN sudo b\n"
+    assert [f.line for f in examine(text).findings] == [5]
+    assert names("# check=skip=all\n" + text) == []
+    assert names("# check=skip=all\n" + text, args={"BUILDKIT_DOCKERFILE_CHECK": "skip=X"}) == ["SudoInRun"]
+
+
+def test_violations_can_be_made_errors() -> None:
+    assert examine("# check=error=true\nFROM scratch as x\n").error == "lint violation found for rules: FromAsCasing"
+    assert examine("FROM scratch as x\n").error == ""
+
+
+def test_an_image_of_another_platform_is_named() -> None:
+    base = Base(platform="linux/arm64", expected="linux/amd64")
+    found = examine("FROM img:1\n", bases={"img:1": base}).language
+    assert [f.detail for f in found] == [
+        'Base image img:1 was pulled with platform "linux/arm64", expected "linux/amd64" for current build'
+    ]
+
+
+def test_a_registry_that_is_not_allowed_is_named() -> None:
+    assert names("FROM evil.example/x:1\n", registries=("docker.io",)) == ["RegistryNotAllowed"]
+    assert names("FROM x:1\n", registries=("docker.io",)) == []
+
+
+def test_certain_fixes_can_be_applied_and_leave_nothing_to_find() -> None:
+    text = (
+        "FROM debian:12 as Base\n"
+        "MAINTAINER me\n"
+        "ENV a b c\n"
+        "EXPOSE 80/TCP\n"
+        "run true\n"
+        "ADD app.py /app/\n"
+        "CMD python app.py\n"
+    )
+    fixed = text
+    for _ in range(3):
+        fixed = apply_fixes(fixed, examine(fixed).findings)
+    assert fixed == (
+        "FROM debian:12 AS base\n"
+        'LABEL org.opencontainers.image.authors="me"\n'
+        'ENV a="b c"\n'
+        "EXPOSE 80/tcp\n"
+        "RUN true\n"
+        "COPY app.py /app/\n"
+        'CMD ["python", "app.py"]\n'
+    )
+    assert examine(fixed).findings == ()
+
+
+def test_what_can_be_read_of_a_broken_file_is_still_checked() -> None:
+    checked = examine("FROM scratch AS Upper\nBADCMD\n")
+    assert [f.rule.name for f in checked.findings] == ["StageNameCasing"]
+    assert "unknown instruction `BADCMD`" in checked.error

@@ -39,6 +39,7 @@ def _numbered(*argtypes: Any, library: Any = _libc) -> Any:
     return function
 
 
+_signal = _function("signal", _int, _ptr)
 _mount = _function("mount", _str, _str, _str, _ulong, _str)
 _umount2 = _function("umount2", _str, _int)
 _unshare = _function("unshare", _int)
@@ -214,6 +215,15 @@ def set_process_name(name: str) -> None:
     """Set the name that ps and /proc/PID/comm show (at most 15 bytes; PR_SET_NAME)."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     prctl(abi.PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def default_signals(numbers: Sequence[int]) -> None:
+    """Give signals their default action (`man 2 signal`), behind the interpreter's back: for a process that will exec.
+
+    Python's own function goes through enumerations, and writes to a hundred pages that a fork shares.
+    """
+    for number in numbers:
+        _signal(number, None)  # SIG_DFL is 0
 
 
 def clone3(flags: int, *, exit_signal: int = 17, cgroup: int = -1) -> tuple[int, int]:

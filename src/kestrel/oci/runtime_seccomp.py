@@ -11,7 +11,7 @@ Written from rules, not from a list of somebody else's:
   where EPERM would make them fail (moby #42680). clone3 is ENOSYS too, since its flags cannot be looked at.
 """
 
-import platform
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -131,7 +131,7 @@ def seccomp_for(capabilities: Iterable[str], machine: str = "") -> Seccomp:
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": ENOSYS,
-        "architectures": list(ARCHITECTURES.get(machine or platform.machine(), ())),
+        "architectures": list(ARCHITECTURES.get(machine or os.uname().machine, ())),
         "syscalls": rules,
     }
 

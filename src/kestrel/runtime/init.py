@@ -37,6 +37,10 @@ from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process
 
 FAILED = 126
+CHANGED = tuple(
+    map(int, (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGHUP))
+)
+"""Signals that have another action than the default, here or in whoever started us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +82,7 @@ class Child:
 def reset_signals() -> None:
     """Undo what Python did to signals: an ignored SIGPIPE would be inherited through execve(2)."""
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    syscalls.default_signals(CHANGED)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -143,7 +146,7 @@ def _run(plan: Plan, child: Child) -> NoReturn:
     for operation in plan.operations:
         operation.execute(place)
         if isinstance(operation, operations.EnterRoot):
-            seal()
+            _taken = seal()
     masters = [place.console] if place.console >= 0 else []
     finish(plan.process, child, place.terminal, masters, warnings, plan.start_hooks)
 
@@ -172,11 +175,14 @@ def _own_keyring() -> None:
         pass  # a kernel without keys, or a quota used up: then there is none to share either
 
 
-def seal() -> None:
-    """From here on files are the container's: take away what could load code from them."""
-    for container in (sys.path, sys.meta_path, sys.path_hooks):
-        container.clear()
-    sys.path_importer_cache.clear()
+def seal() -> tuple[object, ...]:
+    """From here on files are the container's: take away what could load code from them.
+
+    Returns what was taken away, to be kept: freeing it would write to hundreds of pages that are still shared.
+    """
+    taken = (sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache)
+    sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache = [], [], [], {}
+    return taken
 
 
 def enter_joined(task: Process, child: Child, width: int, height: int, warning: "str | None") -> NoReturn:
@@ -199,7 +205,9 @@ def finish(
     start_hooks: "Callable[[], None] | None" = None,
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
+    apart = child.apart or Apart()
     _take_stdio(child.stdio, terminal, task.uid)
+    _keep_only(apart.preserved)
     limited = process.confine(task, bound=child.apart is None)
     env = process.environment(task)
     path = program.find(task.args[0], env)
@@ -207,11 +215,21 @@ def finish(
     child.channel.send({"ready": True, "warnings": told}, descriptors)
     for fd in descriptors:
         os.close(fd)
-    apart = child.apart or Apart()
     starter = child.channel if apart.gate is None else _wait_at(apart.gate, child.channel)
     if starter.receive() is None:
         os._exit(FAILED)
     guarded(starter, lambda: _launch(task, path, env, apart.preserved, start_hooks))
+
+
+def _keep_only(preserved: int) -> None:
+    """Nothing above standard error reaches the program, whoever opened it, unless it was asked for (CVE-2024-21626).
+
+    Done before a filter is installed and again last of all, when a profile may refuse it.
+    """
+    try:
+        syscalls.close_range(3 + preserved, flags=abi.CLOSE_RANGE_CLOEXEC)
+    except PermissionError:
+        pass
 
 
 def _wait_at(gate: "socket.socket", creator: Channel) -> Channel:
@@ -235,10 +253,9 @@ def _launch(
 ) -> NoReturn:
     if start_hooks is not None:
         start_hooks()
+    _keep_only(preserved)
     # The filter goes in as late as it may, so that a profile need not allow what we do until here.
     process.install_late(task)
-    # Last of all: nothing above standard error reaches the program, whoever opened it, unless it was asked for.
-    syscalls.close_range(3 + preserved, flags=abi.CLOSE_RANGE_CLOEXEC)
     try:
         os.execve(path, task.args, env)
     except OSError as error:

@@ -7,10 +7,12 @@ A request is `{"id": 7, "do": "create", "with": {...}}`; its answer `{"id": 7, "
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
+
+if TYPE_CHECKING:
+    from datetime import datetime  # the shim does without it
 
 T = TypeVar("T")
 JSON = dict[str, Any]  # Any: raw JSON
@@ -105,9 +107,9 @@ class Exited:
         return self.container_id
 
     @property
-    def moment(self) -> datetime:
+    def moment(self) -> "datetime":
         """When it ended."""
-        return datetime.fromtimestamp(self.time, UTC)
+        return _moment(self.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +126,9 @@ class OutOfMemory:
         return self.container_id
 
     @property
-    def moment(self) -> datetime:
+    def moment(self) -> "datetime":
         """When it was noticed."""
-        return datetime.fromtimestamp(self.time, UTC)
+        return _moment(self.time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,12 @@ class ContainerStatus:
     oom: bool = False
     started: float = 0.0
     finished: float = 0.0
+
+
+def _moment(seconds: float) -> "datetime":
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def to_json(value: object) -> JSON:

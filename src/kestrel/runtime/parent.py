@@ -128,7 +128,7 @@ def _go_between(target: int, process: Process, child: Child, size: tuple[int, in
     if pid:
         child.channel.send({"pid": pid}, [pidfd])
         os._exit(0)
-    init.seal()
+    _taken = init.seal()
     if child.apart is None:
         syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()

@@ -22,14 +22,13 @@ def report(error: KestrelError) -> int:
 
 
 def exit_code(error: KestrelError) -> int:
-    """Map as docker's CLI does (docker/cli cli/command/container/run.go): by what the start error says."""
-    text = error.message
-    if error.context.get("stage") == "start":
-        if "executable file not found" in text or "no such file or directory" in text:
-            return NOT_FOUND
-        if "permission denied" in text or "is a directory" in text or "exec format error" in text:
-            return NOT_EXECUTABLE
-        return OURS
-    if error.context.get("stage") == "run":
+    """Map as docker's CLI does (docker/cli cli/command/container/run.go).
+
+    127 and 126 when a program was not found or cannot be executed, which the runtime says itself; 125 when `run` failed
+    before that.
+    """
+    if error.context.get("exit_code") in (NOT_FOUND, NOT_EXECUTABLE):
+        return int(error.context["exit_code"])
+    if error.context.get("stage") in ("run", "start"):
         return OURS
     return 2 if isinstance(error, InvalidArgument) else 1

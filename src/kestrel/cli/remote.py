@@ -53,6 +53,7 @@ class Stream:
         self.socket = connect()
         _send(self.socket, verb, body, version="1.1", headers="Connection: Upgrade\r\nUpgrade: kestrel\r\n")
         self._buffer = bytearray()
+        self._outgoing = bytearray()
         # Unbuffered: what follows the head belongs to the frames, which are cut from a buffer of our own. Python's
         # buffered reader cannot say whether it holds something without reading, and so waiting, for more.
         with self.socket.makefile("rb", buffering=0) as reader:
@@ -62,8 +63,28 @@ class Stream:
                 raise to_error(message["error"])
 
     def send(self, channel: int, data: bytes) -> None:
-        """Send one frame; an empty one on STDIN says there will be no more."""
-        self.socket.sendall(bytes((channel, 0, 0, 0)) + len(data).to_bytes(4, "big") + data)
+        """Send one frame; an empty one on STDIN says there will be no more.
+
+        Never waits: the daemon may take nothing until we have read what it has for us. What it does not take now is
+        kept, `pending` until `flush` has sent it.
+        """
+        self._outgoing += bytes((channel, 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+        self.flush()
+
+    def flush(self) -> None:
+        """Send as much of what is pending as the daemon takes."""
+        try:
+            while self._outgoing:
+                del self._outgoing[: self.socket.send(self._outgoing, socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            self._outgoing.clear()  # the daemon has gone, as `receive` is about to say
+
+    @property
+    def pending(self) -> bool:
+        """Whether frames wait for the daemon to take them."""
+        return bool(self._outgoing)
 
     def control(self, message: "dict[str, Any]") -> None:
         """Send a control message: `{"resize": [rows, columns]}` or `{"signal": "TERM"}`."""
@@ -72,7 +93,10 @@ class Stream:
     def receive(self) -> "tuple[int, bytes]":
         """Return the next frame. Raises Unavailable when the daemon has gone."""
         while not self.buffered():
-            data = self.socket.recv(65536)
+            try:
+                data = self.socket.recv(65536)
+            except ConnectionResetError:
+                data = b""
             if not data:
                 raise Unavailable(
                     "the connection to the daemon was lost; the container goes on",

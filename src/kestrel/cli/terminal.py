@@ -75,16 +75,20 @@ class _Session:
         os.close(self._wake[1])
 
     def run(self) -> int:
-        sources: list[Any] = [self._stream.socket, self._wake[0]]
-        if self._stdin:
-            sources.append(0)
+        stream = self._stream
         while True:
-            ready = [self._stream.socket] if self._stream.buffered() else select.select(sources, [], [])[0]
-            if 0 in ready and not self._forward_stdin():
-                sources.remove(0)
-            if self._wake[0] in ready:
+            if stream.buffered():
+                readable: list[Any] = [stream.socket]
+            else:
+                sources = [stream.socket, self._wake[0], *([0] if self._stdin and not stream.pending else [])]
+                readable, writable, _ = select.select(sources, [stream.socket] if stream.pending else [], [])
+                if writable:
+                    stream.flush()
+            if 0 in readable:
+                self._stdin = self._forward_stdin()
+            if self._wake[0] in readable:
                 self._forward_signals()
-            if self._stream.socket in ready:
+            if stream.socket in readable:
                 code = self._one_frame()
                 if code is not None:
                     return code

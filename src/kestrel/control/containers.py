@@ -31,11 +31,11 @@ from kestrel.engine import (
     Container,
     ContainerConfig,
     ContainerState,
-    Engine,
     ExecConfig,
     Mount,
     SandboxConfig,
     Security,
+    Session,
 )
 from kestrel.engine import Resources as Limits
 from kestrel.engine.signals import number as signal_number
@@ -154,17 +154,7 @@ async def _run(services: Services, request: RunRequest, frames: Frames) -> None:
     finally:
         await session.close()
     ended = await engine.wait(container.id)
-    if request.rm:
-        await _removed(engine, container.id)
     await frames.say({"exit": ended.exit_code})
-
-
-async def _removed(engine: Engine, container: str) -> None:
-    """Return when an ended container is gone, so that its name is free when the command returns."""
-    try:
-        await engine.remove(container)
-    except NotFound:
-        pass  # the engine was quicker
 
 
 async def _ensure_image(services: Services, request: RunRequest, frames: Frames) -> Image:
@@ -199,7 +189,7 @@ async def exec_(services: Services, request: ExecRequest, frames: Frames) -> Non
     session = await services.engine.exec(request.name, config)
     try:
         if request.detach:
-            await frames.say({"exit": 0})
+            await _let_go(session, frames)
             return
         await frames.pump(session, session.kill)
         await frames.say({"exit": await session.wait()})
@@ -207,6 +197,14 @@ async def exec_(services: Services, request: ExecRequest, frames: Frames) -> Non
         pass
     finally:
         await session.close()
+
+
+async def _let_go(session: Session, frames: Frames) -> None:
+    """Tell the client that it may go, and throw away what the process writes until it ends."""
+    await frames.say({"exit": 0})
+    while await session.read() is not None:
+        pass
+    await session.wait()
 
 
 async def start(services: Services, request: Named, _emit: Emit) -> Any:

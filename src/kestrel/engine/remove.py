@@ -56,12 +56,13 @@ async def bury(parts: Parts, exits: Subscription[ContainerEvent]) -> None:
         async for event in exits:
             container = parts.store.containers.get(event.container)
             if container is not None and container.config.sandbox is None:
-                task = asyncio.create_task(_bury(parts, container), name=f"bury-{container.id[:12]}")
+                task = asyncio.create_task(settle(parts, container), name=f"bury-{container.id[:12]}")
                 running.add(task)
                 task.add_done_callback(running.discard)
 
 
-async def _bury(parts: Parts, container: Container) -> None:
+async def settle(parts: Parts, container: Container) -> None:
+    """End the sandbox of an ended container that has one of its own, and with `--rm` the container; twice is fine."""
     async with parts.locks[container.id]:
         latest = parts.store.containers.get(container.id)
         if latest is None or latest.state is not ContainerState.EXITED:

@@ -17,7 +17,6 @@ and writes two files in the compact form `kestrel.kube.api.schemas` reads:
 import argparse
 import json
 import sys
-from importlib.abc import ResourceLoader
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,11 @@ def read_definitions(minor: str) -> Definitions:
     # The package is found but not imported, and may be a wheel on the path: installing its 17,000 files takes longer
     # than everything else together.
     package = find_spec("kubernetes_validate")
-    if package is None or not package.submodule_search_locations or not isinstance(package.loader, ResourceLoader):
+    get_data = getattr(package and package.loader, "get_data", None)
+    if package is None or not package.submodule_search_locations or get_data is None:
         raise SystemExit("the Python package kubernetes-validate is needed to make the schemas: see `./dev setup`")
     folder = Path(package.submodule_search_locations[0], "kubernetes-json-schema", f"v{minor}.0-local")
-    found: Definitions = json.loads(package.loader.get_data(str(folder / "_definitions.json")))["$defs"]
+    found: Definitions = json.loads(get_data(str(folder / "_definitions.json")))["$defs"]
     return found
 
 

@@ -79,6 +79,15 @@ def write_index(top: Inode, tar: int, index: int) -> int:
     return _Image(top, tar, index).write()
 
 
+def top_of(path: "str | os.PathLike[str]") -> tuple[int, int, int]:
+    """Return mode, uid and gid of the root directory of an index that `write_index` wrote."""
+    with open(path, "rb", buffering=0) as file:
+        head = os.pread(file.fileno(), 128, _SUPER_AT)
+        inode = os.pread(file.fileno(), _INODE.size, _SUPER.unpack(head)[5] << 5)
+    _, _, mode, _, _, _, _, uid, gid, *_ = _INODE.unpack(inode)
+    return stat.S_IMODE(mode), uid, gid
+
+
 class _Image:
     def __init__(self, top: Inode, tar: int, index: int) -> None:
         self._top = top

@@ -4,7 +4,8 @@ Plain ustar where a field holds the value, a pax header before it where not: lon
 xattrs. No user names, no access times, no sub-second times, no padding beyond the two closing blocks.
 """
 
-from typing import Final, Protocol
+from pathlib import Path
+from typing import Final, Protocol, runtime_checkable
 
 from kestrel.archive import pax
 from kestrel.archive.entries import BLOCK, Entry, Kind, Source
@@ -27,6 +28,15 @@ class Sink(Protocol):
 
     def write(self, data: "bytes | bytearray | memoryview", /) -> object:
         """Take bytes."""
+        ...
+
+
+@runtime_checkable
+class Linkable(Protocol):
+    """A sink that is a file, which somebody else may keep too."""
+
+    def link(self, target: Path) -> bool:
+        """Give the file the name `target` as well, if nothing was written yet and it can have one there."""
         ...
 
 

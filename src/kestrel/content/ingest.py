@@ -6,6 +6,7 @@ A crash before leaves a temporary: an anonymous one (`ContentWriter`) goes at th
 kernel drops the lock with the process, so "locked" means "alive" and never has to be cleaned up.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -68,6 +69,18 @@ class ContentWriter:
             write_all(self._fd, data)
         self._hasher.update(data)
         return len(data)
+
+    def link(self, target: Path) -> bool:
+        """Give the bytes to come a second name, for one who keeps them as a file; False where that cannot be."""
+        if self.size:
+            return False
+        try:
+            os.link(self._path, target)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM):
+                raise
+            return False
+        return True
 
     def commit(self, expected: Digest | None = None) -> Digest:
         """Verify, make durable, give the blob its name; returns the digest. Raises DataLoss on a mismatch."""

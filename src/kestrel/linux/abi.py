@@ -22,14 +22,19 @@ NR_MOUNT_SETATTR = 442
 
 # The older ones differ by architecture.
 _OLD = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "keyctl": 250, "execveat": 322, "ioprio_set": 251},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "keyctl": 219, "execveat": 281, "ioprio_set": 30},
+    "x86_64": {
+        "pivot_root": 155, "seccomp": 317, "keyctl": 250, "execveat": 322, "ioprio_set": 251, "sched_setattr": 314,
+    },
+    "aarch64": {
+        "pivot_root": 41, "seccomp": 277, "keyctl": 219, "execveat": 281, "ioprio_set": 30, "sched_setattr": 274,
+    },
 }.get(MACHINE, {})
 NR_PIVOT_ROOT = _OLD.get("pivot_root", -1)
 NR_SECCOMP = _OLD.get("seccomp", -1)
 NR_KEYCTL = _OLD.get("keyctl", -1)
 NR_EXECVEAT = _OLD.get("execveat", -1)
 NR_IOPRIO_SET = _OLD.get("ioprio_set", -1)
+NR_SCHED_SETATTR = _OLD.get("sched_setattr", -1)
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -141,6 +146,7 @@ DEVPTS_SUPER_MAGIC = 0x1CD1
 TMPFS_MAGIC = 0x01021994
 CGROUP2_SUPER_MAGIC = 0x63677270
 OVERLAYFS_SUPER_MAGIC = 0x794C7630
+EROFS_SUPER_MAGIC = 0xE0F5E1E2
 
 
 class OpenHow(ctypes.Structure):
@@ -175,6 +181,21 @@ class CloneArgs(ctypes.Structure):
         ("set_tid", ctypes.c_uint64),
         ("set_tid_size", ctypes.c_uint64),
         ("cgroup", ctypes.c_uint64),
+    )
+
+
+class SchedAttr(ctypes.Structure):
+    """`struct sched_attr` of sched_setattr(2), in its first published size."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("sched_policy", ctypes.c_uint32),
+        ("sched_flags", ctypes.c_uint64),
+        ("sched_nice", ctypes.c_int32),
+        ("sched_priority", ctypes.c_uint32),
+        ("sched_runtime", ctypes.c_uint64),
+        ("sched_deadline", ctypes.c_uint64),
+        ("sched_period", ctypes.c_uint64),
     )
 
 

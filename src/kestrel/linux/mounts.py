@@ -152,6 +152,11 @@ def cover(root: int) -> None:
     """
     with opened(os.open("/", PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as slash:
         attach(root, slash, name="/")
+    chroot(root)
+
+
+def chroot(root: int) -> None:
+    """Make the mount behind `root` this process's root; it may be one that is attached nowhere."""
     os.fchdir(root)
     os.chroot(".")
     os.chdir("/")
@@ -173,7 +178,7 @@ def open_rootfs(plan: Rootfs, *, attributes: int = 0) -> int:
     layers = []
     try:
         for lower in plan.lowers:
-            layers.append(_layer(lower))  # noqa: PERF401 - what was opened before a failure must be closed
+            layers.append(open_layer(lower))  # noqa: PERF401 - what was opened before a failure must be closed
         return _overlay(plan, layers, attributes)
     finally:
         for fd in layers:
@@ -182,22 +187,38 @@ def open_rootfs(plan: Rootfs, *, attributes: int = 0) -> int:
 
 def _single(lower: Lower, attributes: int) -> int:
     """One layer and no place to write: overlay would refuse a single lower, and none is needed."""
-    fd = _layer(lower, as_mount=True)
+    with opened(open_layer(lower)) as layer:
+        fd = clone("", directory=layer, recursive=False)
     set_attributes(fd, add=attributes | abi.MOUNT_ATTR_RDONLY)
     return fd
 
 
-def _layer(lower: Lower, *, as_mount: bool = False) -> int:
+def open_layer(lower: Lower) -> int:
+    """Return a descriptor of a layer's top directory: of the mount another process holds, or of a new one."""
     if lower.kind == "erofs":
+        if lower.mounted:
+            fd = _held(lower)
+            if fd >= 0:
+                return fd
         options: list[tuple[str, str | None]] = [("source", lower.path)]
         if lower.data:
             options.append(("device", lower.data))
         return filesystem("erofs", options, attributes=abi.MOUNT_ATTR_RDONLY)
     if lower.kind != "directory":
         raise OSError(errno.EINVAL, f"unknown kind of layer {lower.kind!r}", lower.path)
-    if as_mount:
-        return clone(lower.path, recursive=False)
     return os.open(lower.path, PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _held(lower: Lower) -> int:
+    """Open the mount that another process holds; -1 when that is gone, or something else has its number now."""
+    try:
+        fd = os.open(lower.mounted, PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    if os.fstat(fd).st_dev == lower.device and syscalls.filesystem_type(fd) == abi.EROFS_SUPER_MAGIC:
+        return fd
+    os.close(fd)
+    return -1
 
 
 def _overlay(plan: Rootfs, layers: list[int], attributes: int) -> int:

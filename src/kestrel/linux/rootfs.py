@@ -13,12 +13,16 @@ from typing import Any
 class Lower:
     """One read-only layer. `kind` is `directory` (overlay form: whiteouts are 0:0 character devices) or `erofs`.
 
-    For `erofs`, `path` is the index and `data` the plain tar whose bytes it uses in place.
+    For `erofs`, `path` is the index and `data` the plain tar whose bytes it uses in place. It may be mounted already:
+    `mounted` is where another process holds a descriptor of that (`/proc/PID/fd/N`), `device` the number it must have
+    to be the one that is meant. Whoever uses the same mount shares what is cached of its files.
     """
 
     path: str
     kind: str = "directory"
     data: str = ""
+    mounted: str = ""
+    device: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

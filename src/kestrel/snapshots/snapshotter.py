@@ -24,6 +24,7 @@ All methods are synchronous and may be called from any thread; long ones belong 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from kestrel.archive.entries import Source
@@ -34,10 +35,14 @@ from kestrel.oci.digest import Digest
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Room on disk: bytes in allocated blocks, as `du` counts them, and inodes."""
+    """Room on disk: bytes in allocated blocks, as `du` counts them, and inodes.
+
+    `shared` of the bytes are a blob of the content store at the same time, and go only when both went.
+    """
 
     size: int
     inodes: int
+    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,11 @@ class Snapshotter(Protocol):
         """Whether the layer can be mounted now."""
         ...
 
-    def add_layer(self, diff_id: Digest, tar: Source) -> None:
-        """Make a layer of a tar stream (plain; gzip and zstd are recognised). Raises DataLoss for other content."""
+    def add_layer(self, diff_id: Digest, tar: Source, *, kept: "Path | None" = None) -> None:
+        """Make a layer of a tar stream (plain; gzip and zstd are recognised). Raises DataLoss for other content.
+
+        `kept` names a file that holds just these bytes and never changes: one who keeps plain tars links it.
+        """
         ...
 
     def layers(self) -> list[Digest]:

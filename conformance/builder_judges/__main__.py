@@ -17,6 +17,8 @@ def reports(wanted: set[str]) -> Iterator[Report]:
         yield from language.parser(locate("buildkit"))
         yield from language.shell(locate("buildkit"))
         yield from language.ignore(locate("patternmatcher"))
+    if "git" in wanted:
+        yield from language.git(locate("buildkit"))
     if "lint" in wanted:
         yield from lint.lint(locate("buildkit"))
 

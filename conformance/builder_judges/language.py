@@ -9,6 +9,7 @@ from builder_judges.report import Report, outcome
 from kestrel.base.errors import KestrelError
 from kestrel.dockerfile import Expander, decode, parse, parse_ignore
 from kestrel.dockerfile.decode import json_strings
+from kestrel.dockerfile.gitref import GitRef, parse_git
 from kestrel.dockerfile.ignore import compile_patterns
 from kestrel.dockerfile.lexer import opening, openings, words
 from kestrel.dockerfile.nodes import Node
@@ -305,3 +306,23 @@ def _single_cases(bodies: dict[str, str]) -> Report:
     report.check("reader", ["test1", "test2", "a/file/here", "lastfile", "!inverted/abs/path"],
                  [str(p) for p in parse_ignore(content).patterns])  # fmt: skip
     return report
+
+
+def git(root: Path) -> Iterator[Report]:
+    report = Report("buildkit dfgitutil")
+    body = golang.functions((root / "frontend/dockerfile/dfgitutil/git_ref_test.go").read_text())
+    for case in _table(body["TestParseGitRef"], r"cases := ", {}):
+        seen = outcome(lambda c=case: parse_git(c["ref"]), KestrelError)
+        expected = case.get("expected")
+        if expected is None:
+            report.verdict(case["ref"], seen in (None, "error"), repr(seen))
+            continue
+        if isinstance(seen, GitRef):
+            seen = {
+                "Remote": seen.remote, "ShortName": seen.name, "Ref": seen.ref, "SubDir": seen.subdir,
+                "Checksum": seen.checksum, "MTime": seen.mtime, "UnencryptedTCP": seen.plain,
+                "IndistinguishableFromLocal": seen.implicit, "FetchByCommit": seen.fetch_by_commit,
+            }  # fmt: skip
+            seen = {key: value for key, value in seen.items() if value}
+        report.check(case["ref"], expected, seen)
+    yield report

@@ -8,6 +8,7 @@ compared and tested without a kernel; the solver carries out those steps that th
 
 from dataclasses import dataclass, field
 
+from kestrel.dockerfile.gitref import GitRef
 from kestrel.dockerfile.instructions import Mount
 from kestrel.dockerfile.nodes import Range, Source
 from kestrel.oci.config import ContainerDefaults, ImageConfig
@@ -43,6 +44,13 @@ class Remote:
 
     url: str
     checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A git repository at a reference."""
+
+    source: GitRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +90,7 @@ class MountInput:
 class Selection:
     """What a COPY takes from one origin."""
 
-    origin: "Origin | Step | Context | Inline | Remote"
+    origin: "Origin | Step | Context | Inline | Remote | Repository"
     patterns: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     parents: bool = False

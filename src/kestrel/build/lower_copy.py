@@ -1,16 +1,18 @@
 """COPY, ADD and WORKDIR: what is selected from where, and where it goes."""
 
 import re
+from dataclasses import replace
 
-from kestrel.base.errors import Unimplemented
-from kestrel.build.graph import Context, CopyFiles, Inline, MakeDirectory, Origin, Remote, Selection, Step
+from kestrel.base.errors import InvalidArgument
+from kestrel.build.git import check
+from kestrel.build.graph import Context, CopyFiles, Inline, MakeDirectory, Origin, Remote, Repository, Selection, Step
 from kestrel.build.lower import Lowering, clean
 from kestrel.build.ownership import numeric_owner, parse_mode
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.decode import names_directory
+from kestrel.dockerfile.gitref import GitRef, parse_git
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
-_GIT = re.compile(r"(?:git@|git://|ssh://|https?://[^#?]+\.git(?:[#?]|$)|github\.com/)", re.IGNORECASE)
 
 
 def lower_copy(stage: Lowering, instruction: ins.Copy) -> None:
@@ -31,13 +33,16 @@ def lower_copy(stage: Lowering, instruction: ins.Copy) -> None:
 
 def lower_add(stage: Lowering, instruction: ins.Add) -> None:
     """ADD: as COPY, and URLs, and local archives unpacked."""
-    local = [s for s in instruction.sources if not _URL.match(s) and not _GIT.match(s)]
-    remote = [s for s in instruction.sources if s not in local]
-    if any(_GIT.match(source) for source in remote):
-        raise Unimplemented("ADD from a git repository is not supported yet", hint="clone it beside the Dockerfile")
-    if instruction.checksum and (len(remote) != 1 or local):
+    repositories = {s: found for s in instruction.sources if (found := _repository(instruction, s)) is not None}
+    local = [s for s in instruction.sources if not _URL.match(s) and s not in repositories]
+    remote = [s for s in instruction.sources if s not in local and s not in repositories]
+    if instruction.checksum and (len(remote) + len(repositories) != 1 or local):
         raise stage.error(instruction, "--checksum is for exactly one remote source")
-    if instruction.checksum and not re.fullmatch(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", instruction.checksum):
+    if (
+        instruction.checksum
+        and remote
+        and not re.fullmatch(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", instruction.checksum)
+    ):
         raise stage.error(
             instruction, f"invalid checksum `{instruction.checksum}`", hint="write sha256: and 64 hex digits"
         )
@@ -46,6 +51,10 @@ def lower_add(stage: Lowering, instruction: ins.Add) -> None:
             origin=Remote(url=url, checksum=instruction.checksum), patterns=("*",), unpack=instruction.unpack is True
         )
         for url in remote
+    ]
+    selections += [
+        Selection(origin=Repository(source=source), patterns=(source.subdir or "/",), exclude=instruction.exclude)
+        for source in repositories.values()
     ]
     if local:
         selections.append(
@@ -57,6 +66,21 @@ def lower_add(stage: Lowering, instruction: ins.Add) -> None:
             )
         )
     _lower(stage, instruction, [*selections, *_inline(instruction)])
+
+
+def _repository(instruction: ins.Add, source: str) -> GitRef | None:
+    """Read a source as a repository, with what the instruction's flags say; None when it is something else."""
+    found = parse_git(source)
+    if found is None or found.implicit:
+        return None
+    check(found)
+    if instruction.checksum:
+        if found.checksum and found.checksum != instruction.checksum:
+            raise InvalidArgument(f"--checksum={instruction.checksum} contradicts {source}")
+        if not re.fullmatch(r"[0-9a-f]{4,64}", instruction.checksum):
+            raise InvalidArgument(f"invalid checksum `{instruction.checksum}`", hint="a repository's is a commit")
+        found = replace(found, checksum=instruction.checksum)
+    return replace(found, keep_git_dir=True) if instruction.keep_git_dir else found
 
 
 def _inline(instruction: ins.Transfer) -> list[Selection]:

@@ -76,8 +76,6 @@ def _mount(stage: Lowering, instruction: ins.Run, text: str) -> MountInput:
         mount = parse_mount(text, stage.scope.word)
     except DockerfileError as error:
         raise error.within(stage.source, instruction.node) from None
-    if mount.type == "ssh":
-        raise Unimplemented("RUN --mount=type=ssh is not supported", hint="pass a deploy key with --mount=type=secret")
     if mount.target:
         mount = replace(mount, target=stage.absolute(mount.target))
         if mount.target == "/":
@@ -88,5 +86,7 @@ def _mount(stage: Lowering, instruction: ins.Run, text: str) -> MountInput:
         origin = stage.find(mount.from_) if mount.from_ else Context()
         return MountInput(mount=replace(mount, source=clean("/" + mount.source)), origin=origin)
     if mount.type == "cache" and mount.from_:
-        raise Unimplemented("a cache mount cannot start from a stage yet", hint="copy the files into it in the RUN")
+        return MountInput(mount=replace(mount, source=clean("/" + mount.source)), origin=stage.find(mount.from_))
+    if mount.type == "ssh":
+        return MountInput(mount=replace(mount, id=mount.id or "default"))
     return MountInput(mount=mount)

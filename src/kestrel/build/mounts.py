@@ -3,6 +3,7 @@
 bind     the selected files are copied to a private directory; what the command writes there is discarded
 cache    a directory kept between builds, by id; `locked` waits for its turn, `private` takes another one if in use
 tmpfs    memory
+ssh      a socket that leads to an agent of the host, for the owner that is asked for
 secret   a file only root of this host can read, gone after the step; never part of a key or a layer
 """
 
@@ -12,16 +13,26 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrel.base.errors import NotFound, nearest
 from kestrel.base.files import private_directory
+from kestrel.build.agents import Agent
 from kestrel.build.copy import Writer
 from kestrel.build.executor import RunMount
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import Execute, MountInput
 from kestrel.build.lower_run import SCRIPT_DIRECTORY
 from kestrel.dockerfile.instructions import Mount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What the request hands to commands, by id: files with secrets, sockets of ssh agents."""
+
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
 
 
 class Mounts:
@@ -45,7 +56,7 @@ class Mounts:
         name: str,
         operation: Execute,
         gatherings: Mapping[int, Gathering],
-        secrets: Mapping[str, Path],
+        given: Given,
         epoch: int,
     ) -> AsyncIterator[tuple[tuple[RunMount, ...], dict[str, str]]]:
         """Give the mounts of a step, and environment variables that secrets asked for."""
@@ -53,6 +64,7 @@ class Mounts:
         locks: list[asyncio.Lock] = []
         taken: list[Path] = []
         env: dict[str, str] = {}
+        agents: list[Agent] = []
         try:
             await asyncio.to_thread(directory.mkdir, 0o700)
             ready: list[RunMount] = []
@@ -62,23 +74,34 @@ class Mounts:
                     source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
                     ready.append(RunMount(target=item.mount.target, source=source, read_only=item.mount.read_only))
                 elif item.mount.type == "cache":
-                    ready.append(await self._cache(item.mount, locks, taken))
+                    ready.append(await self._cache(item.mount, locks, taken, gatherings.get(number), epoch))
+                elif item.mount.type == "ssh":
+                    agent = await _agent(item.mount, given.ssh, place)
+                    if agent is not None:
+                        agents.append(agent)
+                        target = item.mount.target or f"/run/buildkit/ssh_agent.{len(agents) - 1}"
+                        env.setdefault("SSH_AUTH_SOCK", target)
+                        ready.append(RunMount(target=target, source=str(place), read_only=True))
                 elif item.mount.type == "tmpfs":
                     ready.append(
                         RunMount(target=item.mount.target, kind="tmpfs", size=item.mount.size, read_only=False)
                     )
                 else:
-                    ready.extend(_secret(item, secrets, place, env))
+                    ready.extend(_secret(item, given.secrets, place, env))
             if operation.script:
                 ready.append(_script(operation, directory / "script"))
             yield tuple(ready), env
         finally:
+            for agent in agents:
+                await agent.close()
             for lock in locks:
                 lock.release()
             self._busy.difference_update(taken)
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, True))
 
-    async def _cache(self, mount: Mount, locks: list[asyncio.Lock], taken: list[Path]) -> RunMount:
+    async def _cache(
+        self, mount: Mount, locks: list[asyncio.Lock], taken: list[Path], seed: Gathering | None, epoch: int
+    ) -> RunMount:
         path = self._caches / hashlib.sha256(mount.id.encode()).hexdigest()[:32]
         if mount.sharing == "locked":
             lock = self._locks.setdefault(mount.id, asyncio.Lock())
@@ -92,10 +115,32 @@ class Mounts:
         taken.append(path)
         self._busy.add(path)
         if not path.exists():
-            path.mkdir()
+            await self._begin(path, seed, mount, epoch)
             os.chown(path, mount.uid or 0, mount.gid or 0)
             path.chmod(0o755 if mount.mode is None else mount.mode)
         return RunMount(target=mount.target, source=str(path), read_only=mount.read_only)
+
+    async def _begin(self, path: Path, seed: Gathering | None, mount: Mount, epoch: int) -> None:
+        """Make a cache's directory, with what it begins with; it appears only when it is whole."""
+        if seed is None:
+            path.mkdir()
+            return
+        work = self._scratch / f"seed-{path.name}-{os.urandom(4).hex()}"
+        try:
+            source = await asyncio.to_thread(_materialise, seed, work, mount, epoch)
+            await asyncio.to_thread(shutil.copytree, source, path, symlinks=True)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work, True)
+
+
+async def _agent(mount: Mount, given: Mapping[str, Path], place: Path) -> Agent | None:
+    socket = given.get(mount.id)
+    if socket is None:
+        if mount.required:
+            raise NotFound(f"the ssh agent `{mount.id}` was not given", hint=f"give it with --ssh {mount.id}")
+        return None
+    mode = 0o600 if mount.mode is None else mount.mode
+    return await Agent.open(place, socket, mode=mode, owner=(mount.uid or 0, mount.gid or 0))
 
 
 def _materialise(gathering: Gathering, place: Path, mount: Mount, epoch: int) -> str:

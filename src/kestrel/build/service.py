@@ -24,6 +24,7 @@ from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
 from kestrel.build.executor import Executor
 from kestrel.build.export import assemble
 from kestrel.build.flights import Flights
+from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
 from kestrel.build.layers import Layers
 from kestrel.build.lower_from import Outline, outline, with_triggers
@@ -55,7 +56,8 @@ class BuildRequest:
 
     `source_date_epoch` is the time in seconds that files are clamped to; None takes the build argument
     SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets without a flag of
-    its own. `contexts` are further directories by name, for `--from`. `secrets` maps ids to files.
+    its own. `contexts` are further directories by name, for `--from`. `secrets` maps ids to files,
+    `ssh` ids to sockets of agents.
     """
 
     context: Path
@@ -68,6 +70,7 @@ class BuildRequest:
     pull: bool = False
     network: str = "default"
     secrets: Mapping[str, Path] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, Path] = field(default_factory=dict)
     source_date_epoch: int | None = None
 
@@ -127,6 +130,7 @@ class Builder:
             layers=layers,
             worker=Worker(layers=layers, executor=executor, mounts=mounts),
             downloads=Downloads(root / "downloads", get),
+            repositories=Repositories(root / "repositories"),
             flights=Flights[Layer, Event](),
         )
 
@@ -150,6 +154,7 @@ class Builder:
                 emit=progress,
                 no_cache=request.no_cache,
                 secrets=request.secrets,
+                ssh=request.ssh,
             )
             await solver.solve()
             return await self._export(request, plan, solver, progress, began)

@@ -16,13 +16,14 @@ from typing import Any
 
 import msgspec
 
-from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
+from kestrel.base.errors import DataLoss, InvalidArgument, KestrelError, NotFound, Unavailable
 from kestrel.build.cache import Cache, Layer, Slot, StepRecord, key_of
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Done, Emit, Event, Failed, Reused, Started
 from kestrel.build.explain import explain
 from kestrel.build.flights import Flights
 from kestrel.build.gather import Gathering
+from kestrel.build.git import Repositories
 from kestrel.build.graph import (
     Context,
     CopyFiles,
@@ -32,10 +33,12 @@ from kestrel.build.graph import (
     Origin,
     Plan,
     Remote,
+    Repository,
     Selection,
     Step,
 )
 from kestrel.build.layers import Layers
+from kestrel.build.mounts import Given
 from kestrel.build.ownership import parse_mode
 from kestrel.build.remote import Downloads
 from kestrel.build.tree import Tree
@@ -71,6 +74,7 @@ class Tools:
     layers: Layers
     worker: Worker
     downloads: Downloads
+    repositories: Repositories
     flights: "Flights[Layer, Event]"
 
 
@@ -89,6 +93,7 @@ class Solver:
     emit: Emit
     no_cache: bool = False
     secrets: Mapping[str, Path] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
     results: dict[Step, StepResult] = field(default_factory=dict)
     _layers: dict[Step, LayerList] = field(default_factory=dict)
     _unpacked: "asyncio.Future[None] | None" = None
@@ -201,7 +206,9 @@ class Solver:
                 gathering.hold()
             try:
                 await self._unpack_once()
-                layer = await tools.worker.perform(step, below, gatherings, self.secrets, tell)
+                layer = await tools.worker.perform(
+                    step, below, gatherings, Given(secrets=self.secrets, ssh=self.ssh), tell
+                )
             finally:
                 for gathering in gatherings.values():
                     gathering.close()
@@ -222,6 +229,9 @@ class Solver:
         if self._unpacked is None:
             self._unpacked = asyncio.ensure_future(self.unpack())
         await asyncio.shield(self._unpacked)
+
+    def _agent(self) -> str:
+        return str(self.ssh["default"]) if "default" in self.ssh else ""
 
     # Keys
 
@@ -283,6 +293,10 @@ class Solver:
             opener = lambda: Tree(  # noqa: E731
                 open_rootfs(self.tools.layers.view(layers)), name=called, owners=True
             )
+        elif isinstance(origin, Repository):
+            source = origin.source
+            checkout = await self.tools.repositories.fetch(source, ssh=self._agent())
+            opener = lambda: self.tools.repositories.tree(checkout, source)  # noqa: E731
         elif isinstance(origin, Remote):
             fetched = await self.tools.downloads.fetch(origin.url, origin.checksum)
             opener = lambda: self.tools.downloads.tree(fetched)  # noqa: E731
@@ -310,8 +324,10 @@ def _run_inputs(operation: Execute, gatherings: Mapping[int, Gathering]) -> dict
             described.update(
                 source=mount.source, read_only=mount.read_only, digest=gatherings[number].digest(None, owned=False)
             )
-        elif mount.type in ("cache", "secret"):
+        elif mount.type in ("cache", "secret", "ssh"):
             described.update(id=mount.id, read_only=mount.read_only, env=mount.env)
+            if number in gatherings:  # what a cache begins with
+                described.update(digest=gatherings[number].digest(None, owned=False))
         mounts.append(described)
     return {
         "op": "run",
@@ -342,6 +358,9 @@ def _placed(error: KestrelError, step: Step) -> KestrelError:
         return error
     if isinstance(error, NotFound | InvalidArgument) or error.kind == "failed-precondition":
         return DockerfileError(error.message, source=step.place.source, where=step.place.range, hint=error.hint)
+    if type(error) in (Unavailable, DataLoss):
+        placed = DockerfileError(error.message, source=step.place.source, where=step.place.range)
+        return type(error)(placed.message, hint=error.hint, **placed.context)
     return error
 
 

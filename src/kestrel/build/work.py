@@ -6,16 +6,16 @@ Whatever happens, the writable root is gone when this returns: it has become a l
 import asyncio
 import bz2
 import lzma
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import BinaryIO, ParamSpec, TypeVar
 
 from kestrel.archive.apply import Form, apply
-from kestrel.archive.compression import LayerReader, sniff
-from kestrel.base.errors import FailedPrecondition, KestrelError, Unimplemented
+from kestrel.archive.compression import BOMB_RATIO, BOMB_SIZE, LayerReader, sniff
+from kestrel.base.errors import DataLoss, FailedPrecondition, KestrelError, ResourceExhausted
 from kestrel.base.ids import new_id, short
 from kestrel.build import leftovers
 from kestrel.build.cache import Layer
@@ -25,7 +25,7 @@ from kestrel.build.executor import Executor, Run
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
 from kestrel.build.layers import Layers
-from kestrel.build.mounts import Mounts
+from kestrel.build.mounts import Given, Mounts
 from kestrel.build.ownership import find_owner, parse_mode
 from kestrel.build.tree import FILE, Source, Tree
 from kestrel.dockerfile.errors import excerpt
@@ -61,14 +61,14 @@ class Worker:
         step: Step,
         below: Sequence[Digest],
         gatherings: Mapping[int, Gathering],
-        secrets: Mapping[str, Path],
+        given: Given,
         emit: Emit,
     ) -> Layer:
         """Carry out a step on the layers `below` and return its layer. Raises KestrelError."""
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
         try:
             if isinstance(step.operation, Execute):
-                await self._run(step, step.operation, rootfs, gatherings, secrets, emit)
+                await self._run(step, step.operation, rootfs, gatherings, given, emit)
             elif isinstance(step.operation, CopyFiles):
                 await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
@@ -83,12 +83,12 @@ class Worker:
         operation: Execute,
         rootfs: Rootfs,
         gatherings: Mapping[int, Gathering],
-        secrets: Mapping[str, Path],
+        given: Given,
         emit: Emit,
     ) -> None:
         name = f"step-{short(new_id())}"
         lines = Lines(step.id, emit)
-        prepared = self.mounts.prepared(name, operation, gatherings, secrets, step.epoch)
+        prepared = self.mounts.prepared(name, operation, gatherings, given, step.epoch)
         async with prepared as (mounts, secret_env):
             places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
             await _finished(_make_directory, MakeDirectory(path=operation.cwd), rootfs, step.epoch)
@@ -181,13 +181,41 @@ def _unpacked(writer: Writer, tree: Tree, source: Source, destination: str, owne
     if source.entries[0].kind != FILE:
         return False
     with tree.opened(source) as reader, open(reader.open(""), "rb") as file:
-        if not _is_archive(file.read(1 << 16)):
+        head = file.read(1 << 16)
+        if not _is_archive(head):
             return False
+        kind = sniff(head[:6])
         file.seek(0)
         directory = writer.make_directory(destination)
         with kernel_mounts.opened(directory):
-            apply(LayerReader(file), directory, form=Form.PLAIN, owner=owner)
+            apply(_plain(file, kind), directory, form=Form.PLAIN, owner=owner)
     return True
+
+
+class _Bounded:
+    """A plain stream behind a packed one, which may not grow without measure (a "decompression bomb")."""
+
+    def __init__(self, plain: "lzma.LZMAFile | bz2.BZ2File", packed: int) -> None:
+        self._plain = plain
+        self._left = max(BOMB_SIZE, BOMB_RATIO * packed)
+
+    def read(self, size: int = 1 << 17, /) -> bytes:
+        try:
+            data = self._plain.read(size)
+        except (OSError, EOFError, lzma.LZMAError) as error:
+            raise DataLoss(f"the archive is broken: {error}") from None
+        self._left -= len(data)
+        if self._left < 0:
+            raise ResourceExhausted("the archive unpacks to far more than it is", hint="it was refused")
+        return data
+
+
+def _plain(file: BinaryIO, kind: str) -> "LayerReader | _Bounded":
+    """Return a reader of the plain tar in an archive of that kind."""
+    if kind not in ("xz", "bzip2"):
+        return LayerReader(file)
+    packed = os.fstat(file.fileno()).st_size
+    return _Bounded(lzma.LZMAFile(file) if kind == "xz" else bz2.BZ2File(file), packed)
 
 
 def _is_archive(head: bytes) -> bool:
@@ -200,9 +228,7 @@ def _is_archive(head: bytes) -> bool:
             )
         except (OSError, lzma.LZMAError, EOFError):
             return False
-        if not _is_tar(plain):
-            return False
-        raise Unimplemented(f"ADD cannot unpack {kind} archives yet", hint="use gzip or zstd, or unpack it in a RUN")
+        return _is_tar(plain)
     if kind:
         try:
             return _is_tar(LayerReader(BytesIO(head)).read(512))

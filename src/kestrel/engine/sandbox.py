@@ -9,6 +9,7 @@ import logging
 import shutil
 from dataclasses import replace
 
+from kestrel.base.errors import KestrelError
 from kestrel.base.files import private_directory
 from kestrel.base.ids import new_id
 from kestrel.engine import finish, nameservice
@@ -30,11 +31,22 @@ async def create(parts: Parts, config: SandboxConfig, identity: str | None = Non
     try:
         sandbox = await _bring_up(parts, sandbox)
     except BaseException:
-        await asyncio.shield(tear_down(parts, sandbox))
-        parts.store.drop_sandbox(sandbox.id)
+        await asyncio.shield(_give_up(parts, sandbox))
         raise
     parts.tell("sandbox-start", sandbox.id)
     return sandbox
+
+
+async def _give_up(parts: Parts, sandbox: Sandbox) -> None:
+    """End the shim of a sandbox that did not come up, which nothing else would, and forget the sandbox."""
+    shim = parts.shims.get(sandbox.id)
+    if shim is not None:
+        try:
+            await shim.shutdown()
+        except KestrelError as error:
+            log.warning("sandbox %s: its shim was not shut down: %s", sandbox.config.name, error)
+    await tear_down(parts, sandbox)
+    parts.store.drop_sandbox(sandbox.id)
 
 
 async def _bring_up(parts: Parts, sandbox: Sandbox) -> Sandbox:

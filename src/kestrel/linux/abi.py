@@ -23,10 +23,20 @@ NR_MOUNT_SETATTR = 442
 # The older ones differ by architecture.
 _OLD = {
     "x86_64": {
-        "pivot_root": 155, "seccomp": 317, "keyctl": 250, "execveat": 322, "ioprio_set": 251, "sched_setattr": 314,
+        "pivot_root": 155,
+        "seccomp": 317,
+        "keyctl": 250,
+        "execveat": 322,
+        "ioprio_set": 251,
+        "sched_setattr": 314,
     },
     "aarch64": {
-        "pivot_root": 41, "seccomp": 277, "keyctl": 219, "execveat": 281, "ioprio_set": 30, "sched_setattr": 274,
+        "pivot_root": 41,
+        "seccomp": 277,
+        "keyctl": 219,
+        "execveat": 281,
+        "ioprio_set": 30,
+        "sched_setattr": 274,
     },
 }.get(MACHINE, {})
 NR_PIVOT_ROOT = _OLD.get("pivot_root", -1)

@@ -64,6 +64,9 @@ _keyctl = _numbered(_int, _str)
 _bpf = _numbered(_int, _ptr, _uint)
 _execveat = _numbered(_int, _str, _ptr, _ptr, _int)
 _clone3 = _numbered(_ptr, _size, library=_held)
+_sched_setattr = _numbered(_int, _ptr, _uint)
+_ioprio_set = _numbered(_int, _int, _int)
+_personality = _function("personality", _ulong)
 
 
 def failure(call: str, subject: object = None, errno: int | None = None) -> OSError:
@@ -321,6 +324,25 @@ def setdomainname(name: str) -> None:
     encoded = name.encode()
     if _setdomainname(encoded, len(encoded)):
         raise failure("setdomainname", name)
+
+
+def sched_setattr(policy: int, flags: int, nice: int, priority: int, times: tuple[int, int, int]) -> None:
+    """`man 2 sched_setattr` for this thread; `times` are runtime, deadline and period in nanoseconds."""
+    attributes = abi.SchedAttr(ctypes.sizeof(abi.SchedAttr), policy, flags, nice, priority, *times)
+    if _sched_setattr(abi.NR_SCHED_SETATTR, 0, ctypes.byref(attributes), 0) < 0:
+        raise failure("sched_setattr")
+
+
+def ioprio_set(value: int) -> None:
+    """`man 2 ioprio_set` for this thread: the class in the upper three bits of sixteen, the priority below."""
+    if _ioprio_set(abi.NR_IOPRIO_SET, 1, 0, value) < 0:
+        raise failure("ioprio_set")
+
+
+def personality(domain: int) -> None:
+    """`man 2 personality`."""
+    if _personality(domain) < 0:
+        raise failure("personality")
 
 
 def execveat(fd: int, argv: Sequence[bytes], env: Sequence[bytes]) -> None:

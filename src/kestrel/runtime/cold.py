@@ -26,12 +26,12 @@ from kestrel.base.errors import (
 from kestrel.linux import abi, cgroups
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_spec import VERSION
-from kestrel.runtime import bundles, execs, groups, hooks, parent, plan, process, resources, state
+from kestrel.runtime import bundles, groups, hooks, parent, plan, process, resources, state
 from kestrel.runtime.bundles import Record
 from kestrel.runtime.channel import Channel
 from kestrel.runtime.container import seccomp_filter
 from kestrel.runtime.init import Apart, Stdio
-from kestrel.runtime.messages import error_from_json
+from kestrel.runtime.messages import INHERITED, error_from_json
 
 STDIO = Stdio(stdin=0, stdout=1, stderr=2)
 PATIENCE = 10.0  # seconds for killed processes to go
@@ -141,6 +141,7 @@ def _plan(spec: dict[str, Any], record: Record, found: "Hierarchy | None", root:
         size=wishes.size,
         state=record.describe(state.CREATING),
         pivot=wishes.pivot,
+        cgroup=record.cgroup,
     )
 
 
@@ -269,17 +270,18 @@ def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *
         state.require("exec", now, record.id)
     spec = bundles.load_config(root, record.id)
     given = spec.get("process") or {}
-    for name in execs.INHERITED:
+    for name in INHERITED:
         if name not in wanted and name in given:
             wanted[name] = given[name]
-    task = process.parse(wanted, seccomp_filter((spec.get("linux") or {}).get("seccomp"), f"{root}/.seccomp"))
+    linux = spec.get("linux") or {}
+    task = process.parse(wanted, seccomp_filter(linux.get("seccomp"), f"{root}/.seccomp"), linux)
     try:
         target = os.pidfd_open(record.pid)
     except ProcessLookupError:
         raise FailedPrecondition(f"container not running: {record.id}") from None
     try:
         apart = Apart(keyring=wishes.keyring, preserved=wishes.preserved)
-        started = parent.join(target, task, group_of(record), STDIO, wishes.size, apart)
+        started = parent.join(target, lambda: task, group_of(record), STDIO, wishes.size, apart)
     finally:
         os.close(target)
     os.close(started.pidfd)

@@ -15,7 +15,7 @@ from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
 from kestrel.runtime.options import Options, describe
-from kestrel.runtime.place import Operation, Place
+from kestrel.runtime.place import Cover, Operation, Place
 
 # What may be mounted over below /proc: files that lxcfs-like filesystems serve per container. Anything else there
 # could be made to lie to us about the process (CVE-2019-16884, CVE-2025-52881).
@@ -49,18 +49,25 @@ class TakeSource(Operation):
 
 @dataclass(frozen=True, slots=True)
 class OwnMounts(Operation):
-    """Take this namespace's mounts out of their peer groups: nothing done from here on reaches the host."""
+    """Take this namespace's mounts out of their peer groups: nothing done from here on reaches the host.
+
+    In a mount namespace that is not the container's own nothing is changed.
+    """
+
+    own: bool = True
 
     def describe(self) -> str:
         """Say it."""
-        return "detach the mount namespace from the host's"
+        return "detach the mount namespace from the host's" if self.own else "leave the mount namespace as it is"
 
     def execute(self, place: Place) -> None:
         """Make everything private, and keep what the later steps need of the host."""
-        place.null = mounts.clone("/dev/null", recursive=False)
-        if os.fstat(place.null).st_rdev != os.makedev(1, 3):
+        null = mounts.clone("/dev/null", recursive=False)
+        place.null = Cover(null)
+        if os.fstat(null).st_rdev != os.makedev(1, 3):
             raise OSError(errno.ENODEV, "is not the null device", "/dev/null")
-        syscalls.mount(None, "/", None, abi.MS_REC | abi.MS_PRIVATE)
+        if self.own:
+            syscalls.mount(None, "/", None, abi.MS_REC | abi.MS_PRIVATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,13 @@ class MountRoot(Operation):
 
     A plan is attached over "/" of the new namespace, where this process does not see it until it enters it by
     descriptor: no directory of the host has to lend its name. A directory is attached over itself, where hooks that
-    mount something into the container look for it.
+    mount something into the container look for it. Not `attached`, it stays outside of the mount namespace, which is
+    somebody else's.
     """
 
     plan: "Rootfs | None"
     path: str = ""
+    attached: bool = True
 
     def describe(self) -> str:
         """Say it."""
@@ -89,6 +98,8 @@ class MountRoot(Operation):
         else:
             place.root = mounts.clone(self.path, recursive=True)
             mounts.set_attributes(place.root, propagation=abi.MS_PRIVATE, recursive=True)
+        if not self.attached:
+            return
         with opened(os.open(where, mounts.PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:
             mounts.attach(place.root, target, name=where)
 
@@ -227,12 +238,16 @@ class MountBind(Operation):
 
 @dataclass(frozen=True, slots=True)
 class MountCgroups(Operation):
-    """Show the container its own control groups: one cgroup2, or a tmpfs with a directory per version 1 controller."""
+    """Show the container its own control groups: one cgroup2, or a tmpfs with a directory per version 1 controller.
+
+    Without a cgroup namespace of its own it is shown its `group` alone, by a bind mount.
+    """
 
     destination: str
     version: int
     hierarchies: tuple[str, ...]
     options: Options = field(default_factory=Options)
+    group: str = ""
 
     def describe(self) -> str:
         """Say it."""
@@ -243,7 +258,7 @@ class MountCgroups(Operation):
         target = _proc_target(place, self.destination)
         with opened(target):
             if self.version == 2:
-                with opened(mounts.filesystem("cgroup2", attributes=self.options.add)) as mount:
+                with opened(self._mount("cgroup2", "")) as mount:
                     mounts.attach(mount, target, name=self.destination)
                 return
             writable = self.options.add & ~abi.MOUNT_ATTR_RDONLY
@@ -259,9 +274,17 @@ class MountCgroups(Operation):
         flags = mounts.PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with (
             opened(os.open(name, flags, dir_fd=tmpfs)) as place,
-            opened(mounts.filesystem("cgroup", dict.fromkeys(name.split(",")), attributes=self.options.add)) as mount,
+            opened(self._mount("cgroup", name)) as mount,
         ):
             mounts.attach(mount, place, name=name)
+
+    def _mount(self, kind: str, name: str) -> int:
+        if not self.group:
+            return mounts.filesystem(kind, dict.fromkeys(name.split(",")) if name else (), attributes=self.options.add)
+        top = "/".join(("/sys/fs/cgroup", *name.split(",")[:1], self.group)).replace("//", "/")
+        mount = mounts.clone(top, recursive=False)
+        mounts.set_attributes(mount, add=self.options.add)
+        return mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,18 +304,16 @@ class MaskPath(Operation):
         except (FileNotFoundError, NotADirectoryError):
             return
         with opened(target):
-            if not mounts.is_directory(target):
-                cover = mounts.clone("", directory=place.null, recursive=False)
-            elif place.empty < 0:
-                attributes = abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV
-                cover = mounts.filesystem("tmpfs", {"size": "0", "nr_inodes": "2"}, attributes=attributes)
-                mounts.attach(cover, target, name=self.path)
-                place.empty = cover  # all others are copies of this one superblock
-                return
-            else:
-                cover = mounts.clone("", directory=place.empty, recursive=False)
-            with opened(cover):
-                mounts.attach(cover, target, name=self.path)
+            cover = _empty(place) if mounts.is_directory(target) else place.null
+            assert cover is not None  # taken with our own mounts, before any of the container's
+            cover.put(target, self.path)
+
+
+def _empty(place: Place) -> Cover:
+    if place.empty is None:
+        attributes = abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV
+        place.empty = Cover(mounts.filesystem("tmpfs", {"size": "0", "nr_inodes": "2"}, attributes=attributes))
+    return place.empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,37 +358,41 @@ class MakeDirectory(Operation):
 
 @dataclass(frozen=True, slots=True)
 class SetRootFlags(Operation):
-    """Make the root read-only, or change its propagation, once everything in it is in place."""
-
-    read_only: bool = False
-    propagation: int = 0
-    recursive: bool = False
+    """Make the root read-only, once everything in it is in place."""
 
     def describe(self) -> str:
         """Say it."""
-        return "make the root read-only" if self.read_only else "set the propagation of the root"
+        return "make the root read-only"
 
     def execute(self, place: Place) -> None:
         """mount_setattr(2) on the root alone."""
-        if self.read_only:
-            mounts.set_attributes(place.root, add=abi.MOUNT_ATTR_RDONLY)
-        if self.propagation:
-            mounts.set_attributes(place.root, propagation=self.propagation, recursive=self.recursive)
+        mounts.set_attributes(place.root, add=abi.MOUNT_ATTR_RDONLY)
 
 
 @dataclass(frozen=True, slots=True)
 class EnterRoot(Operation):
-    """Make the container's root this process's root, and let go of the host's."""
+    """Make the container's root this process's root, and let go of the host's.
 
-    pivot: bool = True
+    `how` is `pivot`; `cover` where the host's root is a ramdisk, which cannot be pivoted away from; `chroot` in a mount
+    namespace that is somebody else's, whose root stays what it is. A root that is to be shared becomes so last, since
+    pivot_root(2) refuses one that is.
+    """
+
+    how: str = "pivot"
+    propagation: int = 0
+    recursive: bool = False
 
     def describe(self) -> str:
         """Say it."""
         return "enter the root"
 
     def execute(self, place: Place) -> None:
-        """pivot_root(2); a ramdisk cannot be pivoted away from, only covered."""
-        if self.pivot:
+        """pivot_root(2) or chroot(2)."""
+        if self.how == "pivot":
             mounts.pivot(place.root)
-        else:
+        elif self.how == "cover":
             mounts.cover(place.root)
+        else:
+            mounts.chroot(place.root)
+        if self.propagation:
+            mounts.set_attributes(place.root, propagation=self.propagation, recursive=self.recursive)

@@ -97,15 +97,20 @@ def parse(words: Sequence[str]) -> Options:
         bind="bind" in words or "rbind" in words,
         recursive="rbind" in words,
         add=add,
-        clear=clear & ~add,
+        clear=_cleared(clear, add),
         add_recursive=add_recursive,
-        clear_recursive=clear_recursive & ~add_recursive,
+        clear_recursive=_cleared(clear_recursive, add_recursive),
         propagation=propagation,
         propagation_recursive=propagation_recursive,
         data=tuple(data),
         copy_up="tmpcopyup" in words,
         idmap=next((word for word in words if word in ("idmap", "ridmap")), ""),
     )
+
+
+def _cleared(clear: int, add: int) -> int:
+    """Return the bits to clear: none that is set, but of the access times always all (`man 2 mount_setattr`)."""
+    return clear & ~add | (_ATIME if clear & _ATIME else 0)
 
 
 def describe(options: Options) -> str:

@@ -4,7 +4,28 @@ An operation has two abilities: `describe()` says in plain words what it will do
 errors), `execute(place)` does it, inside the container's new mount namespace and before the root is entered.
 """
 
+from kestrel.linux import mounts
 from kestrel.runtime.channel import Channel
+
+
+class Cover:
+    """A detached mount to put in many places: itself in the first one, copies of it in all others.
+
+    In this order, since a mount that is in no namespace cannot be copied before Linux 6.15.
+    """
+
+    def __init__(self, mount: int) -> None:
+        self.mount = mount
+        self._placed = False
+
+    def put(self, target: int, name: str) -> None:
+        """Cover the file or directory behind the descriptor `target`; `name` is for the error's text."""
+        if not self._placed:
+            mounts.attach(self.mount, target, name=name)
+            self._placed = True
+            return
+        with mounts.opened(mounts.clone("", directory=self.mount, recursive=False)) as copy:
+            mounts.attach(copy, target, name=name)
 
 
 class Place:
@@ -14,8 +35,8 @@ class Place:
         self.channel = channel  # to the process that makes the container
         self.root = -1
         self.sources: dict[int, int] = {}  # index of a bind mount in the plan -> its source, a detached copy
-        self.null = -1  # the host's /dev/null, for masks
-        self.empty = -1  # one read-only, empty tmpfs, cloned for every masked directory
+        self.null: Cover | None = None  # the host's /dev/null, for masked files
+        self.empty: Cover | None = None  # one read-only, empty tmpfs for every masked directory
         self.console = -1  # the master of the container's terminal
         self.terminal = -1  # its other end
 

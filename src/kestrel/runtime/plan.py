@@ -11,7 +11,7 @@ and then the process (`process.py`).
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
@@ -30,6 +30,7 @@ KINDS = {
     "ipc": abi.CLONE_NEWIPC,
     "uts": abi.CLONE_NEWUTS,
     "cgroup": abi.CLONE_NEWCGROUP,
+    "time": abi.CLONE_NEWTIME,
 }
 """Namespace types of the spec that can be made here."""
 
@@ -44,6 +45,10 @@ DEVICES = (
 """What every container has (config-linux.md, "Default Devices"); /dev/console and /dev/ptmx come apart."""
 
 
+LABELLED = ("tmpfs", "devpts", "mqueue")
+"""Filesystems that `linux.mountLabel` is for: those that take an SELinux context when they are mounted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything init will do. `new` are CLONE_NEW* bits; `joined` are (bit, path) of namespaces that exist.
@@ -56,6 +61,7 @@ class Plan:
     operations: tuple[Operation, ...]
     process: Process
     start_hooks: "Callable[[], None] | None" = None
+    time_offsets: tuple[tuple[str, int, int], ...] = ()
 
     def describe(self) -> list[str]:
         """Return the plan in plain words, a line each."""
@@ -79,24 +85,28 @@ def build(
     sandbox: frozenset[str] = frozenset(),
     state: "Mapping[str, Any] | None" = None,
     pivot: bool = True,
+    cgroup: str = "",
 ) -> Plan:
     """Return the plan for a spec. `rootfs` replaces `root.path`. Raises InvalidArgument or Unimplemented.
 
     `size` is the (width, height) of the terminal, when the spec does not say. `sandbox` names the types of namespace
     that the container inherits but that are not the host's. `state` is what hooks in the container are told of it;
     without it there may be no hooks. `pivot` off is for a host whose root is a ramdisk.
+    `cgroup` is the path of the container's group.
     """
     validate.check(spec, sandbox)
     linux = spec.get("linux") or {}
-    process = parse_process(spec.get("process") or {}, seccomp)
+    process = parse_process(spec.get("process") or {}, seccomp, linux)
     new, joined = _namespaces(linux.get("namespaces") or ())
-    if not new & abi.CLONE_NEWNS:
-        raise InvalidArgument("linux.namespaces has no new mount namespace, and a container needs one of its own")
-    mounts = _mounts(spec.get("mounts") or (), cgroup_version, cgroup_hierarchies)
+    own = bool(new & abi.CLONE_NEWNS)
+    own_cgroups = new & abi.CLONE_NEWCGROUP or any(bit == abi.CLONE_NEWCGROUP for bit, _ in joined)
+    group = "" if own_cgroups else cgroup
+    cgroups = op.MountCgroups("", cgroup_version, tuple(cgroup_hierarchies), group=group)
+    mounts = _mounts(spec.get("mounts") or (), cgroups, linux.get("mountLabel") or "")
     operations: list[Operation] = [
         op.TakeSource(m.index, m.source, m.options.recursive) for m in mounts if isinstance(m, op.MountBind)
     ]
-    operations += [op.OwnMounts(), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""))]
+    operations += [op.OwnMounts(own), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""), own)]
     operations += mounts
     operations += _devices(spec, linux, process, size)
     found = hooks.parse(spec)
@@ -109,10 +119,19 @@ def build(
     operations += [op.ReadOnlyPath(path) for path in linux.get("readonlyPaths") or ()]
     operations += _names(spec)
     operations += [names.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
-    operations += _root_flags(spec, linux)
-    operations.append(op.EnterRoot(pivot))
-    start_hooks = hooks.at_start(found, state or {})
-    return Plan(new=new, joined=joined, operations=tuple(operations), process=process, start_hooks=start_hooks)
+    if (spec.get("root") or {}).get("readonly"):
+        operations.append(op.SetRootFlags())
+    words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
+    how = "chroot" if not own else "pivot" if pivot else "cover"
+    operations.append(op.EnterRoot(how, words.propagation, words.propagation_recursive))
+    return Plan(
+        new=new,
+        joined=joined,
+        operations=tuple(operations),
+        process=process,
+        start_hooks=hooks.at_start(found, state or {}),
+        time_offsets=_time_offsets(linux),
+    )
 
 
 def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[int, str], ...]]:
@@ -126,7 +145,7 @@ def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[
     return new, tuple(joined)
 
 
-def _mounts(entries: Sequence[Mapping[str, Any]], cgroup_version: int, hierarchies: Sequence[str]) -> list[Operation]:
+def _mounts(entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str) -> list[Operation]:
     found: list[Operation] = []
     for index, entry in enumerate(entries):
         destination = absolute(entry["destination"])
@@ -135,8 +154,10 @@ def _mounts(entries: Sequence[Mapping[str, Any]], cgroup_version: int, hierarchi
         if parsed.bind or kind == "bind":
             found.append(op.MountBind(index, entry.get("source", ""), destination, parsed))
         elif kind in ("cgroup", "cgroup2"):
-            found.append(op.MountCgroups(destination, cgroup_version, tuple(hierarchies), parsed))
+            found.append(replace(cgroups, destination=destination, options=parsed))
         else:
+            if label and kind in LABELLED:
+                parsed = replace(parsed, data=(*parsed.data, ("context", label)))
             found.append(op.MountFilesystem(destination, kind, entry.get("source", ""), parsed))
     return found
 
@@ -191,9 +212,11 @@ def _names(spec: Mapping[str, Any]) -> list[Operation]:
     return [names.SetNames(hostname, domainname)] if hostname or domainname else []
 
 
-def _root_flags(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> list[Operation]:
-    read_only = bool((spec.get("root") or {}).get("readonly"))
-    words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
-    if not read_only and not words.propagation:
-        return []
-    return [op.SetRootFlags(read_only, words.propagation, words.propagation_recursive)]
+def _time_offsets(linux: Mapping[str, Any]) -> tuple[tuple[str, int, int], ...]:
+    """Return (clock, seconds, nanoseconds) to add in a new time namespace (`man 7 time_namespaces`)."""
+    found = []
+    for clock, offset in (linux.get("timeOffsets") or {}).items():
+        if clock not in ("monotonic", "boottime"):
+            raise InvalidArgument(f"linux.timeOffsets: unknown clock {clock!r}")
+        found.append((clock, int(offset.get("secs") or 0), int(offset.get("nanosecs") or 0)))
+    return tuple(found)

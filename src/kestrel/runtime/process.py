@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import abi, capabilities, syscalls
+from kestrel.linux import abi, capabilities, lsm, syscalls
+from kestrel.runtime import scheduling
+from kestrel.runtime.scheduling import Scheduling
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ID = 2**32 - 2
@@ -59,11 +61,21 @@ class Process:
     no_new_privileges: bool = False
     oom_score_adj: "int | None" = None
     filter: "Filter | None" = None
+    scheduling: "Scheduling | None" = None
+    apparmor: str = ""
+    selinux: str = ""
+    cpus: "tuple[frozenset[int] | None, frozenset[int] | None]" = (None, None)
+    """Where a joining process runs: at first, and in the end (`execCPUAffinity`)."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
-def parse(process: Mapping[str, Any], seccomp: "Filter | None" = None) -> Process:
-    """Return the process a spec describes. Raises InvalidArgument naming the member that is wrong."""
+def parse(
+    process: Mapping[str, Any], seccomp: "Filter | None" = None, linux: "Mapping[str, Any] | None" = None
+) -> Process:
+    """Return the process a spec describes. Raises InvalidArgument naming the member that is wrong.
+
+    `linux` is that member of the spec, for its `personality`.
+    """
     args = process.get("args") or []
     if not args or not all(isinstance(arg, str) for arg in args):
         raise InvalidArgument("process.args must not be empty", hint="the image has no command; give one")
@@ -89,8 +101,16 @@ def parse(process: Mapping[str, Any], seccomp: "Filter | None" = None) -> Proces
         no_new_privileges=bool(process.get("noNewPrivileges")),
         oom_score_adj=process.get("oomScoreAdj"),
         filter=seccomp,
+        scheduling=scheduling.parse(process, linux or {}),
+        apparmor=process.get("apparmorProfile") or "",
+        selinux=process.get("selinuxLabel") or "",
+        cpus=_cpus(process.get("execCPUAffinity") or {}),
         warnings=tuple(warnings),
     )
+
+
+def _cpus(given: Mapping[str, str]) -> "tuple[frozenset[int] | None, frozenset[int] | None]":
+    return scheduling.cpus(given.get("initial") or ""), scheduling.cpus(given.get("final") or "")
 
 
 def _variable(entry: str) -> tuple[str, str]:
@@ -145,6 +165,9 @@ def confine(process: Process, *, bound: bool = True) -> list[str]:
     `bound`: it is to die with its parent.
     """
     warnings = _set_rlimits(process)
+    if process.scheduling is not None:
+        process.scheduling.apply()
+    lsm.confine_next(process.apparmor, process.selinux)
     syscalls.prctl(abi.PR_SET_KEEPCAPS, 1)
     if process.no_new_privileges:
         syscalls.prctl(abi.PR_SET_NO_NEW_PRIVS, 1)

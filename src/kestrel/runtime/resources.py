@@ -18,7 +18,11 @@ DEFAULT_DEVICES = (
 
 
 def limits(resources: Mapping[str, Any]) -> Limits:
-    """Return the limits. Raises Unimplemented for a controller that is not supported here."""
+    """Return the limits. Raises Unimplemented for a controller that is not supported here.
+
+    The limits of kernel memory (`memory.kernel`, `kernelTCP`) are left out, as by runc: Linux counts that memory with
+    the rest and no longer limits it alone, and clients still send them.
+    """
     for name in ("network", "rdma"):
         if resources.get(name):
             raise Unimplemented(f"linux.resources.{name} is not supported yet")
@@ -26,8 +30,6 @@ def limits(resources: Mapping[str, Any]) -> Limits:
     cpu = resources.get("cpu") or {}
     if cpu.get("realtimeRuntime") or cpu.get("realtimePeriod"):
         raise Unimplemented("real-time CPU limits are not supported yet")
-    if memory.get("kernel") or memory.get("kernelTCP"):
-        raise Unimplemented("limits of kernel memory are not supported: the kernel has removed them")
     return Limits(
         memory=memory.get("limit") or None,
         reservation=memory.get("reservation") or None,

@@ -38,7 +38,7 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
             raise Unimplemented(f"id-mapped mounts are not supported yet: {entry['destination']}")
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
-    _not_built(spec, linux)
+    _not_built(linux)
 
 
 def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
@@ -52,28 +52,15 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
         seen.add(kind)
     if "user" in seen or linux.get("uidMappings") or linux.get("gidMappings"):
         raise Unimplemented("user namespaces are not supported yet", hint="leave `user` out of linux.namespaces")
-    if "time" in seen:
-        raise Unimplemented("time namespaces are not supported yet", hint="leave `time` out of linux.namespaces")
+    if linux.get("timeOffsets") and "time" not in seen:
+        raise InvalidArgument("linux.timeOffsets needs a time namespace of the container's own")
     return frozenset(seen)
 
 
-def _not_built(spec: Mapping[str, Any], linux: Mapping[str, Any]) -> None:
-    process = spec.get("process") or {}
-    for holder, name in (
-        (process, "scheduler"),
-        (process, "ioPriority"),
-        (process, "execCPUAffinity"),
-        (process, "apparmorProfile"),
-        (process, "selinuxLabel"),
-        (linux, "mountLabel"),
-        (linux, "intelRdt"),
-        (linux, "personality"),
-        (linux, "memoryPolicy"),
-        (linux, "netDevices"),
-        (linux, "timeOffsets"),
-    ):
-        if holder.get(name):
-            raise Unimplemented(f"{name} is not supported yet")
+def _not_built(linux: Mapping[str, Any]) -> None:
+    for name in ("intelRdt", "memoryPolicy", "netDevices"):
+        if linux.get(name):
+            raise Unimplemented(f"linux.{name} is not supported yet")
 
 
 def sysctl(name: str, value: object, own: frozenset[str]) -> None:

@@ -5,6 +5,7 @@ from kestrel.linux import abi
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_spec
 from kestrel.runtime import devices, names, plan
+from kestrel.runtime import operations as op
 
 ROOT = Rootfs(lowers=(Lower(path="/layers/a"),), upper="/u", work="/w")
 
@@ -34,9 +35,46 @@ def test_namespaces_are_made_joined_or_inherited() -> None:
     assert made.joined == ((abi.CLONE_NEWNET, "/run/netns/x"),)
 
 
-def test_a_container_without_a_mount_namespace_is_refused() -> None:
-    with pytest.raises(InvalidArgument, match="mount namespace"):
-        plan.build(default_spec(["true"], namespaces=("pid",)), ROOT)
+def test_a_mount_namespace_that_is_not_the_containers_own_is_left_as_it_is() -> None:
+    made = plan.build(default_spec(["true"], namespaces=("pid",)), ROOT)
+    assert op.OwnMounts(own=False) in made.operations
+    assert op.MountRoot(ROOT, attached=False) in made.operations
+    assert made.operations[-1] == op.EnterRoot("chroot")
+
+
+def test_the_root_becomes_shared_only_once_it_is_entered() -> None:
+    spec = default_spec(["true"])
+    spec["linux"]["rootfsPropagation"] = "rshared"
+    assert plan.build(spec, ROOT).operations[-1] == op.EnterRoot("pivot", abi.MS_SHARED, recursive=True)
+
+
+def test_a_container_without_a_cgroup_namespace_is_shown_its_own_group_alone() -> None:
+    shown = [
+        next(o for o in plan.build(spec, ROOT, cgroup="pods/a").operations if isinstance(o, op.MountCgroups)).group
+        for spec in (default_spec(["true"], namespaces=("mount", "pid")), default_spec(["true"]))
+    ]
+    assert shown == ["pods/a", ""]
+
+
+def test_offsets_of_a_time_namespace_need_one() -> None:
+    spec = default_spec(["true"], namespaces=("mount", "time"))
+    spec["linux"]["timeOffsets"] = {"boottime": {"secs": 60, "nanosecs": 5}}
+    assert plan.build(spec, ROOT).time_offsets == (("boottime", 60, 5),)
+    spec["linux"]["namespaces"].pop()
+    with pytest.raises(InvalidArgument, match="time namespace"):
+        plan.build(spec, ROOT)
+
+
+def test_hooks_run_between_the_mounts_and_the_root_being_entered() -> None:
+    spec = default_spec(["true"])
+    hook = {"path": "/bin/true"}
+    spec["hooks"] = {"createContainer": [hook], "prestart": [hook], "startContainer": [hook], "poststop": [hook]}
+    made = plan.build(spec, ROOT, state={"id": "a"})
+    assert kinds(made)[-1] == "EnterRoot"
+    assert kinds(made).index("HooksOutside") < kinds(made).index("HooksInside") < kinds(made).index("MaskPath")
+    assert made.start_hooks is not None
+    with pytest.raises(Unimplemented, match="hooks"):
+        plan.build(spec, ROOT)
 
 
 def test_a_dev_of_the_host_is_left_alone() -> None:
@@ -102,7 +140,7 @@ def test_a_sysctl_of_a_namespace_that_the_sandbox_owns_is_accepted() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"namespaces": [{"type": "mount"}, {"type": "user"}]}, {"intelRdt": {"closID": "x"}}, {"mountLabel": "x"}],
+    [{"namespaces": [{"type": "mount"}, {"type": "user"}]}, {"intelRdt": {"closID": "x"}}],
 )
 def test_what_is_not_built_is_refused_and_not_ignored(change: dict[str, object]) -> None:
     spec = default_spec(["true"])

@@ -59,7 +59,7 @@ def test_a_rule_of_an_unknown_kind_is_refused() -> None:
         device_rules({"devices": [{"allow": True, "type": "z"}]})
 
 
-@pytest.mark.parametrize("spec", [{"rdma": {"x": 1}}, {"cpu": {"realtimeRuntime": 1}}, {"memory": {"kernel": 1}}])
+@pytest.mark.parametrize("spec", [{"rdma": {"x": 1}}, {"cpu": {"realtimeRuntime": 1}}])
 def test_a_limit_that_is_not_supported_is_not_ignored(spec: dict[str, object]) -> None:
     with pytest.raises(Unimplemented):
         limits(spec)

@@ -1,33 +1,29 @@
-"""The low-level runtime alone, beside runc and crun: start to end of `true`, exec, and memory of a shim.
-
-    python -m benchmarks.runtime [ROUNDS]
+"""The low-level runtime alone, beside runc and crun: start to end of `true`, and exec as the daemon does it.
 
 The same bundle for all: busybox, the default spec with its seccomp profile, namespaces of its own. Kestrel's time is
 taken by its client and covers create, start, the end with its exit file synced to disk, and delete, including the
-cgroup. Two forms: in a sandbox that stands already (as a Pod's second container), and with a sandbox of its own,
-whose network namespace the others make too. crun refuses hybrid cgroups; where these are mounted it runs without any,
-in a private mount namespace, and its time is so much the better for it.
+cgroup. Three forms: in a sandbox that stands already (as a Pod's second container), the same on an overlay root, and
+with a sandbox of its own, whose network namespace the others make too. crun refuses hybrid cgroups; where these are
+mounted it runs without any, in a private mount namespace, and its time is so much the better for it.
 """
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.measure import Row, command, machine, memory_pss, table
+from benchmarks.bed import GROUP, Bed
+from benchmarks.measure import BEST_PEER, Row, command
 from kestrel.engine.shims import SandboxRequest, Shim, Zygote
-from kestrel.linux import cgroups
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_seccomp, default_spec
 
-GROUP = "kestrel-bench"
-SHIMS = 20
+WARMUP = 3
 
 
 class Bench:
@@ -86,6 +82,10 @@ def bundle(directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(spec))
 
 
+def _crun_has_cgroups() -> bool:
+    return not Path("/sys/fs/cgroup/unified").exists()
+
+
 def peers(directory: Path) -> dict[str, list[str]]:
     """Return how to run the bundle with what is installed; `N` stands for the container's name."""
     found: dict[str, list[str]] = {}
@@ -93,7 +93,7 @@ def peers(directory: Path) -> dict[str, list[str]]:
         found["runc"] = ["runc", "run", "--bundle", str(directory), "N"]
     if shutil.which("crun"):
         crun = ["crun", "run", "--bundle", str(directory), "N"]
-        if Path("/sys/fs/cgroup/unified").exists():
+        if not _crun_has_cgroups():
             crun.insert(1, "--cgroup-manager=disabled")
         found["crun"] = crun
     return found
@@ -116,71 +116,70 @@ def peer_time(name: str, argv: list[str], number: int) -> float:
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"crun: {done.stderr.decode()}")
+        raise RuntimeError(f"crun: {done.stderr.decode()}")
     return float(done.stdout)
 
 
-async def timed(work: Any) -> float:
+def start(bed: Bed) -> Iterator[Row]:
+    """A container from start to end, runtime only."""
+    yield from asyncio.run(_start(bed))
+
+
+def exec_(bed: Bed) -> Iterator[Row]:
+    """Exec in a running container, to its end, as a probe does."""
+    yield from asyncio.run(_exec(bed))
+
+
+async def _timed(work: Awaitable[None]) -> float:
     began = perf_counter()
     await work
     return perf_counter() - began
 
 
-async def main(count: int) -> None:
-    directory = Path(tempfile.mkdtemp(prefix="kbench-"))
+async def _start(bed: Bed) -> list[Row]:
+    directory = bed.place("bundle")
     bundle(directory)
+    note = "" if _crun_has_cgroups() else "crun without cgroups, which it refuses here"
+    in_sandbox = Row("container start to end, runtime only, sandbox standing", BEST_PEER, note=note)
+    with_overlay = Row("the same on an overlay root", BEST_PEER)
+    whole = Row("the same with a sandbox of its own", BEST_PEER)
     zygote = await Zygote.start(directory / "run")
     bench = Bench(directory, zygote)
     shim = await bench.sandbox()
-    in_sandbox = Row("container start to end, sandbox standing, runtime only", "at most crun")
-    with_overlay = Row("the same on an overlay root", "at most crun")
-    whole = Row("the same with a sandbox of its own", "at most crun")
-    for number in range(count + 3):
-        times = [
-            (in_sandbox, "kestrel", await timed(bench.container(shim))),
-            (with_overlay, "kestrel", await timed(bench.container(shim, overlay=True))),
-            (whole, "kestrel", await timed(bench.whole())),
-        ]
-        for name, argv in peers(directory).items():
-            took = await asyncio.to_thread(peer_time, name, argv, number)
-            times += [(row, name, took) for row in (in_sandbox, with_overlay, whole)]
-        for row, name, took in times if number >= 3 else ():
-            row.times.setdefault(name, []).append(took)
-    rows = [in_sandbox, with_overlay, whole, await exec_row(bench, shim, count), await memory_row(bench)]
-    await shim.shutdown()
-    await zygote.close()
-    cgroups.destroy(GROUP)
-    shutil.rmtree(directory)
-    print(machine())
-    print(table(rows))
-
-
-async def exec_row(bench: Bench, shim: Shim, count: int) -> Row:
-    """Exec in a running container, to its end, as a probe does."""
-    row = Row("exec inside the daemon, to its end", "8 ms")
-    await shim.create("long", bench.spec("sleep", "600"), None, cgroup=f"{GROUP}/long")
-    await shim.start("long")
-    for number in range(count + 3):
-        took = await timed(shim.exec_sync("long", {"args": ["true"]}))
-        if number >= 3:
-            row.times.setdefault("kestrel", []).append(took)
-    return row
-
-
-async def memory_row(bench: Bench) -> Row:
-    """Memory of a shim with one container, when there are twenty."""
-    row = Row(f"memory of a shim (PSS, {SHIMS} alive)", "1 MB", unit="MB")
-    shims = [await bench.sandbox() for _ in range(SHIMS)]
-    for number, shim in enumerate(shims):
-        await shim.create("c", bench.spec("sleep", "600"), None, cgroup=f"{GROUP}/m{number}")
-        await shim.start("c")
-    row.times["kestrel"] = [memory_pss(shim.pid) for shim in shims]
-    for shim in shims:
+    try:
+        for number in range(bed.count(20) + WARMUP):
+            times = [
+                (in_sandbox, "kestrel", await _timed(bench.container(shim))),
+                (with_overlay, "kestrel", await _timed(bench.container(shim, overlay=True))),
+                (whole, "kestrel", await _timed(bench.whole())),
+            ]
+            for name, argv in peers(directory).items():
+                took = await asyncio.to_thread(peer_time, name, argv, number)
+                times += [(row, name, took) for row in (in_sandbox, with_overlay, whole)]
+            for row, name, took in times if number >= WARMUP else ():
+                row.add(name, took)
+    finally:
         await shim.shutdown()
-    return row
+        await zygote.close()
+    return [in_sandbox, with_overlay, whole]
 
 
-if __name__ == "__main__":
-    if os.geteuid():
-        raise SystemExit("needs root")
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 20))
+async def _exec(bed: Bed) -> list[Row]:
+    directory = bed.place("bundle")
+    bundle(directory)
+    row = Row("exec inside the daemon, to its end (probes, ExecSync)", 8.0)
+    zygote = await Zygote.start(directory / "run")
+    bench = Bench(directory, zygote)
+    shim = await bench.sandbox()
+    try:
+        await shim.create("long", bench.spec("sleep", "600"), None, cgroup=f"{GROUP}/long")
+        await shim.start("long")
+        for number in range(bed.count(30) + WARMUP):
+            began = perf_counter()
+            await shim.exec_sync("long", {"args": ["true"]})
+            if number >= WARMUP:
+                row.add("kestrel", perf_counter() - began)
+    finally:
+        await shim.shutdown()
+        await zygote.close()
+    return [row]

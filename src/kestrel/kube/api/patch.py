@@ -31,8 +31,8 @@ _ORDER = "$setElementOrder/"
 
 def _unprocessable(why: str) -> InvalidArgument:
     message = f"the server rejected our request due to an error in our request: {why}"
-    body = status.status(422, "Invalid", message, {"causes": [{"reason": "UnexpectedServerResponse", "message": why}]})
-    return InvalidArgument(message, status=body)
+    # Details without a cause: kubectl prints a cause as a field and its message, and here there is no field.
+    return InvalidArgument(message, status=status.status(422, "Invalid", message, {"causes": []}))
 
 
 # -- JSON Patch -------------------------------------------------------------------------------------------------------

@@ -97,9 +97,10 @@ class Verbs:
         generated = not metadata.get("name") and bool(metadata.get("generateName"))
         self.rules.default(resource, obj)
         self._prepare_new(resource, namespace, obj, rule, generated=generated)
+        # Before admission: what the cluster adds is nobody's, so no manager takes it away by no longer naming it.
+        self.rules.track(resource, None, obj, call, self.clock.now())
         await self.admission.create(resource, namespace, obj)
         self.rules.check(resource, obj)
-        self.rules.track(resource, None, obj, call, self.clock.now())
         key = self.key(resource, namespace, str(metadata["name"]))
         if call.dry_run:
             if self.store.get(key) is not None:

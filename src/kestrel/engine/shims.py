@@ -232,9 +232,9 @@ class Shim:
         Without `rootfs` the spec's `root.path` is the root. `size` is the terminal's (width, height). `warn` is told
         what this machine withheld, a sentence each. On failure nothing is left.
         """
-        request = CreateRequest(
-            container_id=container_id,
-            spec=spec,
+        request = CreateRequest.asked(
+            container_id,
+            spec,
             rootfs=rootfs.to_json() if rootfs is not None else None,
             log=to_json(log) if log is not None else None,
             terminal=terminal,

@@ -114,10 +114,10 @@ class Channel:
             self._ready = self._decoder.feed(data, descriptors)
         return self._ready.pop(0)
 
-    def offer(self, message: Message) -> None:
+    def offer(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message to a peer that may be gone; reading then tells."""
         try:
-            self.send(message)
+            self.send(message, descriptors)
         except (BrokenPipeError, ConnectionResetError):
             pass
 

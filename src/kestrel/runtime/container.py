@@ -6,17 +6,19 @@ its output is read and written, the exit file is on disk, and only then does any
 """
 
 import fcntl
+import json
 import os
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError
 from kestrel.linux import abi, seccomp
-from kestrel.linux.cgroups import Group, Hierarchy
+from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
+from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
 from kestrel.runtime import channel, loop, parent, plan, resources, state
 from kestrel.runtime.init import Stdio
@@ -60,18 +62,17 @@ class Container:
 
     def __init__(self, request: CreateRequest, around: Surroundings) -> None:
         self.id = request.container_id
-        self.spec = request.spec
-        self.process: dict[str, Any] = {}
+        self.process = request.process
         self.status = state.CREATING
         self.pid = 0
         self.pidfd = -1
         self.group: Group | None = None
-        self.filter: Filter | None = None
         self.exit: Exited | None = None
         self._around = around
         self._request = request
         self._channel: channel.Channel | None = None
         self._streams: Streams | None = None
+        self._filter, self._filter_flags = -1, 0
         self._stdin = -1
         self._outputs: dict[str, int] = {}
         self._log: LogWriter | None = None
@@ -79,68 +80,58 @@ class Container:
         self._failure: KestrelError | None = None
         self._warnings: list[str] = []
         self._started = 0.0
-        self._oom = -1
+        self._oom: OomWatch | None = None
         self._oom_seen = 0
 
     # --- create ---
 
     def create(self, reply: Reply) -> None:
         """Clone the child; `reply` is called when it is ready or has failed. Raises what can be told at once."""
-        made = self._plan()
+        request, hierarchy = self._request, self._around.hierarchy
         try:
-            self._make_group()
-            if self._request.log is not None:
-                self._log = LogWriter(from_json(LogFile, self._request.log))
-            theirs = self._make_stdio()
-            try:
-                inside = bool(made.new & abi.CLONE_NEWPID)
-                namespace = -1 if inside else self._around.pid_namespace
-                started = parent.create(made, self.group, theirs, namespace)
-            finally:
-                for fd in {theirs.stdin, theirs.stdout, theirs.stderr} - {-1}:
-                    os.close(fd)
+            if request.log is not None:
+                self._log = LogWriter(from_json(LogFile, request.log))
+            born_inside = hierarchy is not None and hierarchy.version == 2
+            if born_inside:
+                self._make_group()
+            self._begin()
+            if not born_inside:
+                self._make_group()  # meanwhile the child reads its spec
+            assert self._channel is not None
+            parent.tell_groups(self._channel, self.group)
         except BaseException:
+            if self._channel is not None:
+                os.kill(self.pid, signal.SIGKILL)
+                self._channel.close()
             self._release()
             raise
-        self.pid, self.pidfd = started.pid, started.pidfd
-        self._channel = channel.Channel(started.channel)
         self._pending = reply
-        # What a later exec inherits is all that is needed of the spec from now on; a profile has hundreds of names.
-        self.process = self.spec.get("process") or {}
-        self.spec = {}
-        self._request = replace(self._request, spec={}, rootfs=None)
-        self._around.events.watch(started.channel.fileno(), loop.READ, self._heard)
+        # The spec has been inherited; of the rest only what a later exec inherits is still needed.
+        self._request = replace(request, spec="", process="", rootfs=None, resources={}, devices=())
+        self._around.events.watch(self._channel.fileno(), loop.READ, self._heard)
 
-    def _plan(self) -> plan.Plan:
-        request, linux = self._request, self.spec.get("linux") or {}
-        self.filter = seccomp_filter(linux.get("seccomp"), self._around.cache)
-        if request.terminal:
-            self.spec.setdefault("process", {})["terminal"] = True
-        hierarchy = self._around.hierarchy
-        limits = resources.limits(linux.get("resources") or {})
-        # The shim may be better protected from the OOM killer than its containers should be.
-        self.spec.setdefault("process", {}).setdefault("oomScoreAdj", self._around.oom_score)
-        return plan.build(
-            self.spec,
-            Rootfs.from_json(request.rootfs) if request.rootfs is not None else None,
-            seccomp=self.filter,
-            cgroup_version=hierarchy.version if hierarchy is not None else 2,
-            cgroup_hierarchies=hierarchy.hierarchies(limits) if hierarchy is not None else (),
-            size=(request.width, request.height),
-            sandbox=self._around.namespaces,
-        )
+    def _begin(self) -> None:
+        request, around = self._request, self._around
+        theirs = self._make_stdio()
+        try:
+            new = _bits(request.namespaces)
+            namespace = -1 if new & abi.CLONE_NEWPID else around.pid_namespace
+            started = parent.begin(new, lambda heard: assembled(request, around, heard), self.group, theirs, namespace)
+        finally:
+            for fd in {theirs.stdin, theirs.stdout, theirs.stderr} - {-1}:
+                os.close(fd)
+        self.pid, self.pidfd, self._channel = started.pid, started.pidfd, channel.Channel(started.channel)
 
     def _make_group(self) -> None:
-        hierarchy, linux = self._around.hierarchy, self.spec.get("linux") or {}
-        wanted = linux.get("resources") or {}
-        path = self._request.cgroup or linux.get("cgroupsPath", "")
+        hierarchy, path = self._around.hierarchy, self._request.cgroup
         if hierarchy is None or not path:
             return
+        wanted = self._request.resources
         limits = resources.limits(wanted)
         self.group = hierarchy.create(path, limits)
         try:
             self.group.limit(limits)
-            rules = resources.device_rules(wanted, linux.get("devices") or ())
+            rules = resources.device_rules(wanted, self._request.devices)
             if rules is not None and "devices" in hierarchy.controllers:
                 self.group.devices(rules)
         except OSError as error:
@@ -150,13 +141,14 @@ class Container:
     def _watch_memory(self) -> None:
         assert self.group is not None
         self._oom = self.group.oom_watch()
-        if self._oom >= 0:
-            self._around.events.watch(self._oom, loop.READ | loop.PRIORITY, self._memory_event)
+        if self._oom is not None:
+            wanted = loop.PRIORITY if self._oom.urgent else loop.READ
+            self._around.events.watch(self._oom.fd, wanted, self._memory_event)
 
     def _make_stdio(self) -> Stdio:
         """Make the pipes; ours go to `_stdin` and `_outputs`. A terminal's master comes from the child later."""
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        if self.spec.get("process", {}).get("terminal"):
+        if self._request.terminal:
             return Stdio(stdin=null, stdout=null, stderr=null)
         stdin = null
         if self._request.stdin:
@@ -178,6 +170,8 @@ class Container:
         message, descriptors = heard
         if "error" in message:
             self._failure = error_from_json(message["error"])
+        elif "filter" in message:
+            self._filter, self._filter_flags = descriptors[0], message["filter"]
         elif "ready" in message:
             self._ready(message, descriptors)
 
@@ -218,9 +212,9 @@ class Container:
     def start(self, reply: Reply) -> None:
         """Let the program run; `reply` is called when exec has succeeded, or has failed and the child is gone."""
         state.require("start", self.status, self.id)
-        assert self._channel is not None
         self._pending = reply
-        self._channel.offer({"go": True})  # if it has died, its end answers
+        if self._channel is not None:
+            self._channel.offer({"go": True})  # if it has died, known already or not, its end answers
 
     def kill(self, number: int, *, everyone: bool = False) -> None:
         """Send a signal to the first process, or to every process of the container's group."""
@@ -292,6 +286,13 @@ class Container:
             finished=ended.time if ended is not None else 0.0,
         )
 
+    def read_filter(self) -> "Filter | None":
+        """Return the seccomp filter that its processes have."""
+        if self._filter < 0:
+            return None
+        program = os.pread(self._filter, os.fstat(self._filter).st_size, 0)
+        return Filter(program=program, flags=self._filter_flags)
+
     # --- the end ---
 
     def reaped(self, status: int) -> None:
@@ -313,6 +314,7 @@ class Container:
                 self._around.events.after(POLL, lambda: self._bury(code, due))
                 return
             note(f"{self.id}: processes do not die: {self.group.pids()}")
+        self._count_kills()  # the kernel's notice may come later than the end (cgroup_file_notify delays it)
         oom = self.group is not None and self.group.oom_kills() > 0
         if self._pending is not None or self.status == state.CREATING:
             self._stillborn(code, oom=oom)
@@ -367,9 +369,9 @@ class Container:
             if self._log is not None:
                 self._log.finish()
         self._stdin, self._outputs, self._log = -1, {}, None
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        for fd in {self.pidfd, self._filter} - {-1}:
+            os.close(fd)
+        self.pidfd = self._filter = -1
         if self.group is not None:
             self.group.remove()
 
@@ -377,22 +379,25 @@ class Container:
 
     def _memory_event(self, _events: int) -> None:
         try:
-            os.read(self._oom, 8) if self._around.hierarchy and self._around.hierarchy.version == 1 else os.pread(
-                self._oom, 4096, 0
-            )
+            assert self._oom is not None
+            self._oom.take()
         except OSError:
             self._forget_memory()
             return
+        self._count_kills()
+
+    def _count_kills(self) -> None:
+        """Tell if the kernel has killed for memory since the last look."""
         kills = self.group.oom_kills() if self.group is not None else 0
         if kills > self._oom_seen:
             self._oom_seen = kills
             self._around.out_of_memory(OutOfMemory(container_id=self.id, time=time.time()))
 
     def _forget_memory(self) -> None:
-        if self._oom >= 0:
-            self._around.events.forget(self._oom)
-            os.close(self._oom)
-            self._oom = -1
+        if self._oom is not None:
+            self._around.events.forget(self._oom.fd)
+            os.close(self._oom.fd)
+            self._oom = None
 
 
 def exit_code(status: int) -> int:
@@ -400,6 +405,41 @@ def exit_code(status: int) -> int:
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)
+
+
+def _bits(kinds: Iterable[str]) -> int:
+    """Return the CLONE_NEW* bits of types of namespace."""
+    new = 0
+    for kind in kinds:
+        if kind not in plan.KINDS:
+            raise InvalidArgument(f"unknown namespace type {kind!r}")
+        new |= plan.KINDS[kind]
+    return new
+
+
+def assembled(request: CreateRequest, around: Surroundings, heard: channel.Channel) -> plan.Plan:
+    """Return the plan of a container; called in its child, which hands its filter to the shim for later use."""
+    spec = json.loads(request.spec)
+    linux, process = spec.get("linux") or {}, spec.setdefault("process", {})
+    if request.terminal:
+        process["terminal"] = True
+    # The shim may be better protected from the OOM killer than its containers should be.
+    process.setdefault("oomScoreAdj", around.oom_score)
+    hierarchy = around.hierarchy
+    found = seccomp_filter(linux.get("seccomp"), around.cache)
+    if found is not None:
+        with opened(os.memfd_create("filter", os.MFD_CLOEXEC)) as fd:
+            os.write(fd, found.program)
+            heard.send({"filter": found.flags}, [fd])
+    return plan.build(
+        spec,
+        Rootfs.from_json(request.rootfs) if request.rootfs is not None else None,
+        seccomp=found,
+        cgroup_version=hierarchy.version if hierarchy is not None else 2,
+        cgroup_hierarchies=hierarchy.hierarchies(resources.limits(request.resources)) if hierarchy is not None else (),
+        size=(request.width, request.height),
+        sandbox=around.namespaces,
+    )
 
 
 def seccomp_filter(profile: "dict[str, Any] | None", cache: str) -> "Filter | None":

@@ -5,9 +5,9 @@ container's spec, and the seccomp filter is always the container's. Its pipes go
 not pass through the shim.
 """
 
+import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from kestrel.base.errors import Internal, KestrelError
@@ -16,17 +16,19 @@ from kestrel.runtime.container import Container, exit_code
 from kestrel.runtime.init import Stdio
 from kestrel.runtime.messages import ExecRequest, error_from_json
 
-INHERITED = ("env", "cwd", "user", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj")
-
 Reply = Callable[["dict[str, Any] | None", "BaseException | None", list[int]], None]
 
 
 class Exec:
     """One process that joins a container. `reply` gets its pipes once it runs, `ended` its exit code."""
 
-    def __init__(self, events: loop.Loop, reply: Reply, ended: Callable[[int], None]) -> None:
+    def __init__(
+        self, events: loop.Loop, reply: Reply, ended: Callable[[int], None], claim: "Callable[[int], int | None]"
+    ) -> None:
+        """`claim` returns the wait status of a child that had ended before anybody knew whose it was."""
         self.pid = 0
         self.go_between = 0
+        self._claim = claim
         self._events = events
         self._reply: Reply | None = reply
         self._ended = ended
@@ -38,17 +40,10 @@ class Exec:
     def start(self, container: Container, request: ExecRequest) -> None:
         """Begin to join."""
         state.require("exec", container.status, container.id)
-        wanted = dict(request.process)
-        given = container.process
-        for name in INHERITED:
-            if name not in wanted and name in given:
-                wanted[name] = given[name]
-        wanted["terminal"] = request.terminal
-        task = replace(process.parse(wanted, container.filter))
         stdio = self._make_stdio(request)
         try:
             size = (request.width, request.height)
-            started = parent.join(container.pidfd, task, container.group, stdio, size)
+            started = parent.join(container.pidfd, lambda: _task(container, request), container.group, stdio, size)
         except BaseException:
             self._close_theirs()
             raise
@@ -82,6 +77,9 @@ class Exec:
         message, descriptors = heard
         if "pid" in message:
             self.pid, self._pidfd = message["pid"], descriptors[0]
+            status = self._claim(self.pid)
+            if status is not None:
+                self.reaped(status)
         elif "error" in message:
             self._failure = error_from_json(message["error"])
         elif "ready" in message:
@@ -125,6 +123,12 @@ class Exec:
                 send(self.pid, number)
             except ProcessLookupError:
                 pass
+
+
+def _task(container: Container, request: ExecRequest) -> process.Process:
+    """Return what the process is to be; called in the child."""
+    wanted = {**json.loads(container.process), **request.process, "terminal": request.terminal}
+    return process.parse(wanted, container.read_filter())
 
 
 FAILED_STATUS = 126 << 8

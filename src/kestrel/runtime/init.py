@@ -69,13 +69,13 @@ class Apart:
 class Child:
     """What a child is given besides its plan: its end of the channel, its output, and how to join its cgroups.
 
-    It dies with the process that made it unless it lives `apart`.
+    Without `joiners` it is told of its groups on the channel. It dies with the process that made it unless it lives
+    `apart`.
     """
 
     channel: Channel
     stdio: Stdio
-    joiners: Sequence[int] = ()
-    own_cgroup_namespace: bool = False
+    joiners: "Sequence[int] | None" = None
     apart: "Apart | None" = None
 
 
@@ -110,31 +110,36 @@ def translated(error: BaseException) -> BaseException:
 
 
 def join_cgroups(child: Child) -> None:
-    """Move ourselves into our groups (version 1), then take them as the root of a cgroup namespace.
-
-    In that order: the namespace's root is the group of the process at the time (`man 7 cgroup_namespaces`).
-    """
-    for fd in child.joiners:
+    """Move ourselves into our groups (version 1); what they are is heard on the channel if it was not known before."""
+    joiners = child.joiners
+    if joiners is None:
+        heard = child.channel.receive()
+        if heard is None:
+            os._exit(FAILED)
+        joiners = heard[1]
+    for fd in joiners:
         os.write(fd, b"0")
         os.close(fd)
-    if child.own_cgroup_namespace:
-        syscalls.unshare(abi.CLONE_NEWCGROUP)
 
 
-def run(plan: Plan, child: Child) -> NoReturn:
+def run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     """Be a container's first process. Never returns."""
-    guarded(child.channel, lambda: _run(plan, child))
+    guarded(child.channel, lambda: _run(make, child))
 
 
-def _run(plan: Plan, child: Child) -> NoReturn:
+def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     if child.apart is None:
         syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
     reset_signals()
     close_others(child)
+    plan = make(child.channel)
     warnings = []
     if plan.process.oom_score_adj is not None:
         warnings.append(process.set_oom_score(plan.process.oom_score_adj))
     join_cgroups(child)
+    if plan.new & abi.CLONE_NEWCGROUP:
+        # Only now: its root is the group of the process at the time (`man 7 cgroup_namespaces`).
+        syscalls.unshare(abi.CLONE_NEWCGROUP)
     for bit, path in plan.joined:
         with opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             syscalls.setns(fd, bit)
@@ -153,7 +158,7 @@ def _run(plan: Plan, child: Child) -> NoReturn:
 
 def close_others(child: Child, *others: int) -> None:
     """Close every descriptor of the shim but those that are ours: nothing of the host's is open in here."""
-    given = [*child.joiners, *_given(child.stdio)]
+    given = [*(child.joiners or ()), *_given(child.stdio)]
     if child.apart is not None:
         given += [child.apart.gate.fileno()] if child.apart.gate is not None else []
         given += range(3, 3 + child.apart.preserved)

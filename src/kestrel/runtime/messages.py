@@ -5,9 +5,10 @@ A request is `{"id": 7, "do": "create", "with": {...}}`; its answer `{"id": 7, "
 `with` of each request is one of the frozen classes below, by its fields' names. `channel.py` frames them.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 JSON = dict[str, Any]  # Any: raw JSON
+
+INHERITED = ("env", "cwd", "user", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj")
+"""Members of a container's `process` that a process which joins it has too, unless it says otherwise."""
 
 SOCKET = "shim.sock"
 """The name, in a sandbox's directory, of the socket its shim listens on."""
@@ -58,13 +62,21 @@ class LogFile:
 class CreateRequest:
     """A container to make ready: everything but the exec of its process.
 
+    `spec` is JSON text, which only the container's own process reads; what the shim has to know of it stands beside
+    it: the types of its new `namespaces`, its `resources` and `devices`, and of its `process`, again as text, what a
+    later exec inherits. `asked` fills these in.
+
     `rootfs` is `linux.rootfs.Rootfs.to_json()`, or None for the spec's `root.path`. `cgroup` is relative to each
     hierarchy's root. With `stdin` the process reads what attachers write; with `stdin_once` it sees the end when the
     first attacher has closed its side or gone.
     """
 
     container_id: str
-    spec: JSON
+    spec: str
+    process: str = "{}"
+    namespaces: Sequence[str] = ()
+    resources: JSON = field(default_factory=dict)
+    devices: Sequence[JSON] = ()
     rootfs: "JSON | None" = None
     log: "JSON | None" = None
     terminal: bool = False
@@ -73,6 +85,23 @@ class CreateRequest:
     cgroup: str = ""
     width: int = 0
     height: int = 0
+
+    @classmethod
+    def asked(cls, container_id: str, spec: JSON, *, cgroup: str = "", terminal: bool = False, **more: Any) -> Self:
+        """Return the request for a spec."""
+        linux, process = spec.get("linux") or {}, spec.get("process") or {}
+        entries = linux.get("namespaces") or ()
+        return cls(
+            container_id=container_id,
+            spec=json.dumps(spec),
+            process=json.dumps({name: process[name] for name in INHERITED if name in process}),
+            namespaces=[entry.get("type", "") for entry in entries if not entry.get("path")],
+            resources=linux.get("resources") or {},
+            devices=linux.get("devices") or (),
+            cgroup=cgroup or linux.get("cgroupsPath") or "",
+            terminal=terminal or bool(process.get("terminal")),
+            **more,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

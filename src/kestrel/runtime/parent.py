@@ -1,10 +1,13 @@
 """Stage 0: the half of making a container that stays outside, and the same for a process that joins one.
 
 `create` clones the child straight into its new namespaces, and on cgroup v2 into its group; everything it needs is in
-its memory, so the parent has nothing more to send than "go". `join` makes a process in a container that runs: a
-first child lets go of every descriptor of the host, joins the namespaces through the container's pidfd, and clones
-the real one with CLONE_PARENT, so that it is this process's child too. Until then nothing in the container's PID
-namespace can see it, and after it there is nothing of the host's to see (CVE-2016-9962).
+its memory, so the parent has nothing more to send than "go". `begin` is for a shim: the child reads its spec itself,
+while the shim makes its groups; that is quicker, and what reading leaves behind goes with the child.
+
+`join` makes a process in a container that runs: a first child lets go of every descriptor of the host, joins the
+namespaces through the container's pidfd, and clones the real one with CLONE_PARENT, so that it is this process's
+child too. Until then nothing in the container's PID namespace can see it, and after it there is nothing of the host's
+to see (CVE-2016-9962).
 
 Only for a process with one thread (research/runtime section 4, row 29).
 """
@@ -12,9 +15,11 @@ Only for a process with one thread (research/runtime section 4, row 29).
 import os
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
+from kestrel.base.errors import InvalidArgument
 from kestrel.linux import abi, syscalls
 from kestrel.linux.cgroups import Group
 from kestrel.runtime import init
@@ -45,24 +50,62 @@ def create(
     `pid_namespace` is a descriptor of the PID namespace to be born in, when the plan does not make one and it is not
     our own. With `apart` it outlives this process.
     """
-    own_cgroups = bool(plan.new & abi.CLONE_NEWCGROUP)
-    # The cgroup namespace is made by the child, once it is in its group.
-    flags = plan.new & ~abi.CLONE_NEWCGROUP
-    ours, theirs = pair()
     joiners = group.joiners() if group is not None else []
     try:
-        pid, pidfd = _clone(flags, group, pid_namespace)
+        return _start(plan.new, lambda _channel: plan, group, joiners, stdio, pid_namespace, apart)
+    finally:
+        for fd in joiners:
+            os.close(fd)
+
+
+def begin(
+    new: int, make: Callable[[Channel], Plan], group: "Group | None", stdio: Stdio, pid_namespace: int = -1
+) -> Started:
+    """Start a container's first process, which makes its plan itself; `tell_groups` must follow.
+
+    `new` are the CLONE_NEW* bits of its plan. `make` is called in the child, with its end of the channel. `group` is
+    where it is to be born, if it exists already.
+    """
+
+    def checked(channel: Channel) -> Plan:
+        plan = make(channel)
+        if plan.new != new:
+            raise InvalidArgument("the request and linux.namespaces do not name the same namespaces")
+        return plan
+
+    return _start(new, checked, group, None, stdio, pid_namespace, None)
+
+
+def tell_groups(channel: Channel, group: "Group | None") -> None:
+    """Let the process that `begin` has started join its groups, and go on. If it has gone, its end tells."""
+    joiners = group.joiners() if group is not None else []
+    try:
+        channel.offer({"joiners": len(joiners)}, joiners)
+    finally:
+        for fd in joiners:
+            os.close(fd)
+
+
+def _start(
+    new: int,
+    make: Callable[[Channel], Plan],
+    group: "Group | None",
+    joiners: "list[int] | None",
+    stdio: Stdio,
+    pid_namespace: int,
+    apart: "Apart | None",
+) -> Started:
+    ours, theirs = pair()
+    try:
+        # The cgroup namespace is made by the child, once it is in its group.
+        pid, pidfd = _clone(new & ~abi.CLONE_NEWCGROUP, group, pid_namespace)
         if pid == 0:
-            channel = Channel(theirs)
-            child = Child(channel=channel, stdio=stdio, joiners=joiners, own_cgroup_namespace=own_cgroups, apart=apart)
-            init.run(plan, child)
+            init.run(make, Child(channel=Channel(theirs), stdio=stdio, joiners=joiners, apart=apart))
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
-        for fd in joiners:
-            os.close(fd)
     return Started(pid=pid, pidfd=pidfd, channel=ours)
 
 
@@ -87,7 +130,7 @@ def _back_to_own_pid_namespace() -> None:
 
 def join(
     target: int,
-    process: Process,
+    make: Callable[[], Process],
     group: "Group | None",
     stdio: Stdio,
     size: tuple[int, int] = (0, 0),
@@ -95,6 +138,7 @@ def join(
 ) -> Started:
     """Start another process in the container whose first process is behind the pidfd `target`.
 
+    What it is to be is made in the child, by `make`, while it still is on the host.
     The answer's `pid` is the go-between's, which ends at once; the real process's number comes as the first message
     on the channel, `{"pid": N}`.
     """
@@ -104,7 +148,7 @@ def join(
         pid, pidfd = _clone(0, group, -1)
         if pid == 0:
             child = Child(channel=Channel(theirs), stdio=stdio, joiners=joiners, apart=apart)
-            init.guarded(child.channel, lambda: _go_between(target, process, child, size))
+            init.guarded(child.channel, lambda: _go_between(target, make, child, size))
     except BaseException:
         ours.close()
         raise
@@ -115,8 +159,9 @@ def join(
     return Started(pid=pid, pidfd=pidfd, channel=ours)
 
 
-def _go_between(target: int, process: Process, child: Child, size: tuple[int, int]) -> NoReturn:
+def _go_between(target: int, make: Callable[[], Process], child: Child, size: tuple[int, int]) -> NoReturn:
     init.reset_signals()
+    process = make()
     init.close_others(child, target)
     warning = None
     if process.oom_score_adj is not None:

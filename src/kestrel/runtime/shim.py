@@ -150,6 +150,7 @@ class Shim:
         self._containers: dict[str, Container] = {}
         self._execs: dict[int, Exec] = {}
         self._next_exec = 1
+        self._unclaimed: dict[int, int] = {}  # pid -> wait status, while some exec's pid is not known yet
         self._clients: list[Connection] = []
         self._loop.watch_children(self._reaped)
         self._pause = _hold_pid_namespace() if request.share_pid else -1
@@ -316,7 +317,7 @@ class Shim:
             self._execs.pop(number, None)
             client.send({"event": "exec_exited", "exec_id": number, "exit_code": code})
 
-        joining = Exec(self._loop, reply, ended)
+        joining = Exec(self._loop, reply, ended, lambda pid: self._unclaimed.pop(pid, None))
         joining.start(container, request)
         self._execs[number] = joining
 
@@ -399,6 +400,12 @@ class Shim:
             if joined.pid == pid:
                 joined.reaped(status)
                 return
+        # The one who joins may end before the go-between's word of it has been read.
+        joining = [joined for joined in self._execs.values() if not joined.pid]
+        if not joining:
+            self._unclaimed.clear()
+        elif all(joined.go_between != pid for joined in joining):
+            self._unclaimed[pid] = status
 
     # --- the end ---
 

@@ -5,11 +5,12 @@ what is pushed elsewhere can be compressed then.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
+from kestrel.build.direct import Item, TarOf
 from kestrel.content import Store
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci import media_types
@@ -36,7 +37,8 @@ class Layers:
             return False
         if not self._snapshots.has_layer(diff_id):
             with self._content.open(blob) as tar:
-                self._snapshots.add_layer(diff_id, tar)
+                kept = self._content.path(blob) if blob == diff_id else None
+                self._snapshots.add_layer(diff_id, tar, kept=kept)
         return True
 
     def begin(self, layers: Sequence[Digest]) -> tuple[str, Rootfs]:
@@ -57,6 +59,19 @@ class Layers:
             writer.commit(made.diff_id)
         digest = str(made.diff_id)
         return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)
+
+    def write(self, items: Mapping[str, Item]) -> Layer:
+        """Make a layer of items, without a writable root; an empty record when there are none."""
+        if not items:
+            return Layer()
+        with self._content.writer() as writer:
+            tar = TarOf(items, writer)
+            tar.write()
+            digest = writer.commit()
+        if not self._snapshots.has_layer(digest):
+            with self._content.open(digest) as file:
+                self._snapshots.add_layer(digest, file, kept=self._content.path(digest))
+        return Layer(diff_id=str(digest), blob=str(digest), media_type=media_types.OCI_LAYER, size=tar.size)
 
     def discard(self, key: str) -> None:
         """Remove a writable root, whatever is in it."""

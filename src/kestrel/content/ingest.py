@@ -9,6 +9,7 @@ kernel drops the lock with the process, so "locked" means "alive" and never has 
 import errno
 import fcntl
 import os
+import threading
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -128,6 +129,7 @@ class Upload:
         self.id = upload_id
         self._path = path
         self._fd = _open_locked(path, upload_id)
+        self._followers: list[Follower] = []
         self.offset = os.lseek(self._fd, 0, os.SEEK_END)
         fresh = Hasher(algorithm) if self.offset == 0 else None
         self._hasher = hasher if hasher and hasher.size == self.offset else fresh
@@ -143,9 +145,18 @@ class Upload:
             self._hasher = None
             raise
         self.offset += len(data)
+        for follower in self._followers:
+            follower.advance(self.offset)
         if self._hasher:
             self._hasher.update(data)
         return len(data)
+
+    def follow(self) -> "Follower":
+        """Return a reader of the bytes from the first on, as they come, for another thread."""
+        follower = Follower(self._path)
+        follower.advance(self.offset)
+        self._followers.append(follower)
+        return follower
 
     def commit(self, expected: Digest, size: int | None = None) -> Digest:
         """Verify, make durable, give the blob its name. On DataLoss the upload stays, for the caller to abort."""
@@ -156,6 +167,8 @@ class Upload:
         actual = self._hasher.digest()
         if actual != expected:
             raise DataLoss(f"expected {expected}, but the {self.offset} bytes received have {actual}")
+        for follower in self._followers:
+            follower.end(complete=True)
         with disk_errors(self._store.root):
             self._store.adopt(self._fd, self._path, actual)
         self._store.forget_upload(self.id)
@@ -183,8 +196,55 @@ class Upload:
             self._close()
 
     def _close(self) -> None:
+        for follower in self._followers:
+            follower.end(complete=False)
         os.close(self._fd)
         self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Follower:
+    """Reads a file that somebody else still writes; waits at its end until there is more, or no more will come."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self._changed = threading.Condition()
+        self._written = self._read = 0
+        self._ended = self._complete = False
+
+    def advance(self, written: int) -> None:
+        """Say how many bytes there are."""
+        with self._changed:
+            self._written = written
+            self._changed.notify()
+
+    def end(self, *, complete: bool) -> None:
+        """Say that no more will come; only the first call counts."""
+        with self._changed:
+            if not self._ended:
+                self._ended, self._complete = True, complete
+            self._changed.notify()
+
+    def read(self, size: int, /) -> bytes:
+        """Return some bytes, none at the end. Raises DataLoss when the writer gave up."""
+        with self._changed:
+            while self._read == self._written and not self._ended:
+                self._changed.wait()
+            if self._ended and not self._complete:
+                raise DataLoss("what was read ended early, as the transfer did")
+            available = self._written - self._read
+        data = self._file.read(min(size, available)) if available else b""
+        self._read += len(data)
+        return data
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -42,13 +42,13 @@ def collect_layers(
     for diff_id in set(snapshots.layers() if only is None else only) - named:
         if not snapshots.has_layer(diff_id):
             continue
-        size = snapshots.layer_usage(diff_id).size
+        room = snapshots.layer_usage(diff_id)
         try:
             snapshots.remove_layer(diff_id)
         except Conflict:
             continue  # a container or a build step stands on it
         gone.append(diff_id)
-        freed += size
+        freed += room.size - room.shared  # what is shared goes with the blob, or stays with it
     return gone, freed
 
 

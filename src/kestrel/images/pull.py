@@ -1,12 +1,13 @@
 """From a name on a registry to an image that can run: resolve, fetch what is missing, verify, unpack.
 
 Three layers travel at once. A layer is written as it comes and hashed; when its connection or the daemon dies, what
-arrived stays as an upload named by its digest and the next pull continues there. A layer that is complete is
-unpacked while others still travel. Nothing names the image until every blob is durable and every layer mountable,
-and a lease keeps the blobs until something does.
+arrived stays as an upload named by its digest and the next pull continues there. A layer is made mountable while it
+arrives, by a thread that follows what is written of it. Nothing names the image until every blob is durable and every
+layer mountable, and a lease keeps the blobs until something does.
 """
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,7 +15,7 @@ from kestrel.base.errors import DataLoss, InvalidArgument, KestrelError
 from kestrel.content import Store, Upload
 from kestrel.images.flights import Flights, together
 from kestrel.images.model import ImageFetcher, Progress, Report
-from kestrel.images.unpack import unpack_layer
+from kestrel.images.unpack import unpack_arriving, unpack_layer
 from kestrel.oci import config, media_types
 from kestrel.oci.config import ImageConfig
 from kestrel.oci.descriptor import Descriptor
@@ -117,7 +118,7 @@ class Puller:
 
         async def work(tell: Report) -> None:
             if not self._content.has(blob.digest):
-                await self._download(ref, blob, tell)
+                await self._download(ref, blob, tell, diff_id)
             tell(Progress(blob.digest.short, "extracting", 0, blob.size))
             await asyncio.to_thread(unpack_layer, self._content, self._snapshots, blob, diff_id)
             tell(Progress(blob.digest.short, "complete", blob.size, blob.size))
@@ -134,27 +135,48 @@ class Puller:
             if not self._content.has(blob.digest):
                 await self._download(ref, blob, report)
 
-    async def _download(self, ref: Reference, blob: Descriptor, report: Report) -> None:
-        """Fetch one blob, from where an earlier attempt ended."""
-        name = blob.digest.short
+    async def _download(self, ref: Reference, blob: Descriptor, tell: Report, diff_id: "Digest | None" = None) -> None:
+        """Fetch one blob, from where an earlier attempt ended. With `diff_id` it is unpacked as it arrives.
+
+        A blob that is whole but cannot be unpacked is kept, and raises.
+        """
         with self._content.upload(upload_id(blob.digest), algorithm=blob.digest.algorithm) as upload:
             if upload.offset > blob.size:
                 upload.truncate()
-            pieces: list[bytes] = []
-            waiting = 0
+            if diff_id is None or diff_id == blob.digest or self._snapshots.has_layer(diff_id):
+                await self._receive(upload, ref, blob, tell)
+                return
+            # A thread of its own: it mostly waits, and those of the pool are needed to write what it waits for.
+            pool = ThreadPoolExecutor(1, "unpack")
+            work = pool.submit(unpack_arriving, self._snapshots, upload.follow(), blob, diff_id)
+            pool.shutdown(wait=False)
+            unpacking = asyncio.wrap_future(work)
             try:
-                async for piece in self._fetcher.blob(ref, blob, upload.offset, verify=False):
-                    pieces.append(piece)
-                    waiting += len(piece)
-                    if waiting >= _PIECE:
-                        await asyncio.to_thread(upload.write, b"".join(pieces))
-                        pieces, waiting = [], 0
-                        report(Progress(name, "downloading", upload.offset, blob.size))
-            finally:
-                if pieces:  # also what came before a failure: the next attempt need not fetch it again
-                    upload.write(b"".join(pieces))
-            report(Progress(name, "downloading", upload.offset, blob.size))
-            await self._commit(upload, ref, blob)
+                await self._receive(upload, ref, blob, tell)
+                await asyncio.shield(unpacking)
+            except BaseException:
+                upload.close()  # the thread ends with it
+                await asyncio.wait([unpacking])
+                unpacking.exception()  # is ours, or follows from ours
+                raise
+
+    async def _receive(self, upload: Upload, ref: Reference, blob: Descriptor, tell: Report) -> None:
+        name = blob.digest.short
+        pieces: list[bytes] = []
+        waiting = 0
+        try:
+            async for piece in self._fetcher.blob(ref, blob, upload.offset, verify=False):
+                pieces.append(piece)
+                waiting += len(piece)
+                if waiting >= _PIECE:
+                    await asyncio.to_thread(upload.write, b"".join(pieces))
+                    pieces, waiting = [], 0
+                    tell(Progress(name, "downloading", upload.offset, blob.size))
+        finally:
+            if pieces:  # also what came before a failure: the next attempt need not fetch it again
+                upload.write(b"".join(pieces))
+        tell(Progress(name, "downloading", upload.offset, blob.size))
+        await self._commit(upload, ref, blob)
 
     async def _commit(self, upload: Upload, ref: Reference, blob: Descriptor) -> None:
         try:

@@ -375,7 +375,7 @@ class ImageService:
             size = blob.size
             blob.commit(stored)
         with tar.open("rb", buffering=0) as file:
-            self._snapshots.add_layer(diff_id, file)
+            self._snapshots.add_layer(diff_id, file, kept=None if compression else self._content.path(stored))
         return Descriptor(media_type=media_types.layer_type(compression), digest=stored, size=size)
 
     def _delete(self, rows: "Sequence[Row]", *, blobs: bool = True, grace: float = 0.0) -> Pruned:
@@ -405,7 +405,8 @@ class ImageService:
         return Pruned(theirs.images, theirs.layers + rest.layers, theirs.blobs + rest.blobs, theirs.freed + rest.freed)
 
     def _usage(self) -> StoreUsage:
-        layers = {diff_id: self._snapshots.layer_usage(diff_id).size for diff_id in self._snapshots.layers()}
+        rooms = {diff_id: self._snapshots.layer_usage(diff_id) for diff_id in self._snapshots.layers()}
+        layers = {diff_id: room.size for diff_id, room in rooms.items()}
         shared = self._images.shared_layers()
         images = []
         for row in self._images.all():
@@ -419,7 +420,8 @@ class ImageService:
                 )
             )
         blobs = sum(1 for _ in self._content.walk())
-        return StoreUsage(tuple(images), sum(layers.values()), len(layers), self._content.usage(), blobs)
+        own = sum(room.size - room.shared for room in rooms.values())  # the rest is counted among the blobs
+        return StoreUsage(tuple(images), own, len(layers), self._content.usage(), blobs)
 
 
 def _normal(name: str) -> str:

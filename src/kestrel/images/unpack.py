@@ -4,7 +4,7 @@ import asyncio
 
 from kestrel.archive.compression import LayerReader
 from kestrel.base.errors import DataLoss, KestrelError
-from kestrel.content import Store
+from kestrel.content import Follower, Store
 from kestrel.images.flights import together
 from kestrel.images.model import Image, Progress, Report, silent
 from kestrel.oci.descriptor import Descriptor
@@ -18,10 +18,17 @@ def unpack_layer(content: Store, snapshots: Snapshotter, blob: Descriptor, diff_
         return
     with content.open(blob.digest) as file:
         reader = LayerReader(file, algorithm=blob.digest.algorithm, diff_algorithm=diff_id.algorithm)
-        snapshots.add_layer(diff_id, reader)
+        snapshots.add_layer(diff_id, reader, kept=content.path(blob.digest) if blob.digest == diff_id else None)
     if reader.compressed.digest() != blob.digest:
         snapshots.remove_layer(diff_id)
         raise DataLoss(f"blob {blob.digest} is damaged on disk", hint="remove the image and pull it again")
+
+
+def unpack_arriving(snapshots: Snapshotter, arriving: Follower, blob: Descriptor, diff_id: Digest) -> None:
+    """Make a layer mountable while its blob is still on the way; what is written of it is checked there."""
+    with arriving:
+        reader = LayerReader(arriving, algorithm=blob.digest.algorithm, diff_algorithm=diff_id.algorithm)
+        snapshots.add_layer(diff_id, reader)
 
 
 async def ensure_unpacked(content: Store, snapshots: Snapshotter, image: Image, report: Report = silent) -> None:

@@ -18,7 +18,7 @@ from kestrel.images import ImageService
 from kestrel.network import NetworkService
 from kestrel.oci.digest import Digest
 from kestrel.registry import Registry
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import Erofs, Overlay, Snapshotter, missing
 from kestrel.volumes import VolumeService
 
 
@@ -28,7 +28,7 @@ class Node:
 
     database: Database
     content: Store
-    snapshots: Overlay
+    snapshots: Snapshotter
     images: ImageService
     network: NetworkService
     volumes: VolumeService
@@ -36,6 +36,7 @@ class Node:
     builder: Builder
     bootstrap: Bootstrap
     registry: Registry
+    lacks: tuple[str, ...]
 
 
 async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -> Node:
@@ -44,7 +45,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     database = Database(root / "kestrel.db")
     stack.callback(database.close)
     content = Store(root, database)
-    snapshots = Overlay(root, database)
+    snapshots, lacks = _snapshots(root, database, stack)
     served = Registry(content, database)
     client = await stack.enter_async_context(
         distribution.Client.open(
@@ -112,4 +113,16 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         builder=builder,
         bootstrap=Bootstrap(images, root / "bootstrap"),
         registry=served,
+        lacks=lacks,
     )
+
+
+def _snapshots(root: Path, database: Database, stack: AsyncExitStack) -> tuple[Snapshotter, tuple[str, ...]]:
+    """Choose how layers are kept; returns that, and what the machine withholds from it."""
+    reason = missing(root)
+    if reason:
+        cost = "layers are unpacked into directories: pulling takes several times as long"
+        return Overlay(root, database), (f"layers cannot be mounted as they come ({reason}): {cost}",)
+    snapshots = Erofs(root, database)
+    stack.callback(snapshots.close)
+    return snapshots, ()

@@ -11,7 +11,7 @@ kernel's cgroup.c), which costs milliseconds for each group when the parent does
 """
 
 from kestrel.linux.cgroups.host import ROOT, children, destroy, detect, kill, remove
-from kestrel.linux.cgroups.values import DeviceRule, Group, Hierarchy, Limits, Stats
+from kestrel.linux.cgroups.values import DeviceRule, Group, Hierarchy, Limits, OomWatch, Stats
 
 __all__ = [
     "ROOT",
@@ -19,6 +19,7 @@ __all__ = [
     "Group",
     "Hierarchy",
     "Limits",
+    "OomWatch",
     "Stats",
     "children",
     "destroy",

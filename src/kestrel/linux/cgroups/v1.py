@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
-from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, Stats
+from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
 
 WANTED = ("devices", "memory", "pids", "cpu", "cpuacct", "freezer")
 """Controllers of version 1 that every group gets; cpuset, blkio and hugetlb only when a limit asks for them."""
@@ -136,6 +136,7 @@ class V1Group:
         self._limit_memory(limits)
         simple = (
             ("memory.soft_limit_in_bytes", limits.reservation),
+            ("memory.swappiness", limits.swappiness),
             ("cpu.shares", limits.shares),
             ("cpu.cfs_period_us", limits.period),
             ("cpu.cfs_quota_us", limits.quota),
@@ -259,11 +260,11 @@ class V1Group:
         """`oom_kill` of memory.oom_control (since Linux 4.13)."""
         return table(self._read("memory.oom_control")).get("oom_kill", 0)
 
-    def oom_watch(self) -> int:
+    def oom_watch(self) -> OomWatch | None:
         """An eventfd registered with cgroup.event_control (cgroup-v1/memory.rst, section 10)."""
         root = self._roots.get("memory")
         if root is None:
-            return -1
+            return None
         event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             control = os.open(f"{root}/{self.path}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
@@ -273,8 +274,8 @@ class V1Group:
                 os.close(control)
         except OSError:
             os.close(event)
-            return -1
-        return event
+            return None
+        return OomWatch(event, urgent=False)
 
     def remove(self) -> None:
         """rmdir in every hierarchy."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
-from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, Stats
+from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
 
 
 class V2:
@@ -20,7 +20,8 @@ class V2:
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self.controllers = frozenset(read(f"{root}/cgroup.controllers").split())
+        # What version 1 has a controller for, and version 2 without one: eBPF programs, and cgroup.freeze.
+        self.controllers = frozenset(read(f"{root}/cgroup.controllers").split()) | {"devices", "freezer"}
 
     def create(self, path: str, limits: Limits | None = None) -> Group:  # noqa: ARG002 - version 1 needs to know
         """Make the group, enabling every controller on the way down."""
@@ -163,14 +164,15 @@ class V2Group:
         """`oom_kill` of memory.events."""
         return table(read(f"{self._top}/memory.events")).get("oom_kill", 0)
 
-    def oom_watch(self) -> int:
+    def oom_watch(self) -> OomWatch | None:
         """memory.events itself: a changed file of the hierarchy is reported as EPOLLPRI."""
         try:
             fd = os.open(f"{self._top}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return -1
-        os.read(fd, 4096)  # reading arms the notification
-        return fd
+            return None
+        watch = OomWatch(fd, urgent=True)
+        watch.take()  # reading arms the notification
+        return watch
 
     def remove(self) -> None:
         """rmdir, children first."""

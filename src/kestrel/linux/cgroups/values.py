@@ -3,6 +3,7 @@
 `Hierarchy` and `Group` say what version 1 (`v1.py`) and version 2 (`v2.py`) both do.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -30,6 +31,7 @@ class Limits:
     memory: int | None = None
     reservation: int | None = None
     swap: int | None = None
+    swappiness: int | None = None
     shares: int | None = None
     quota: int | None = None
     period: int | None = None
@@ -65,6 +67,22 @@ class Stats:
     oom_kills: int | None = None
     io_read: int | None = None
     io_written: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OomWatch:
+    """A descriptor that tells of OOM. The caller waits for it, takes the news, and closes it."""
+
+    fd: int
+    urgent: bool
+    """Wait for EPOLLPRI instead of EPOLLIN: this is a control file, and those are readable always."""
+
+    def take(self) -> None:
+        """Make it silent until the next event. Raises OSError when the group has gone."""
+        if self.urgent:
+            os.pread(self.fd, 4096, 0)
+        else:
+            os.read(self.fd, 8)
 
 
 class Group(Protocol):
@@ -112,8 +130,8 @@ class Group(Protocol):
         """Return how often the kernel killed for memory here; 0 where that is not counted."""
         ...
 
-    def oom_watch(self) -> int:
-        """Return a descriptor that becomes readable or urgent (EPOLLIN | EPOLLPRI) at OOM; -1 where there is none."""
+    def oom_watch(self) -> OomWatch | None:
+        """Return what becomes ready at OOM; None where nothing does."""
         ...
 
     def remove(self) -> None:

@@ -6,11 +6,10 @@ HTTP/1.0, so an answer is simply everything up to the end of the connection; a s
 Answer lines: `{"event": ...}` while work goes on, then one `{"result": ...}` or `{"error": ...}`.
 """
 
-import json
 import os
-import socket
 
 from kestrel.base.errors import KINDS, Internal, KestrelError, Unavailable
+from kestrel.cli import bare
 from kestrel.cli.places import run_directory
 
 TYPE_CHECKING = False
@@ -30,12 +29,13 @@ def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | N
 
     Raises the KestrelError that the daemon raised, or Unavailable when it went away in the middle.
     """
-    with connect() as connection:
+    connection = connect()
+    try:
         _send(connection, verb, body or {}, version="1.0", headers="")
-        reader = connection.makefile("rb")
-        _read_head(reader)
-        for line in reader:
-            message = json.loads(line)
+        lines = bare.Lines(connection)
+        _read_head(lines)
+        while line := lines.next():
+            message = bare.decode(line)
             if "event" in message:
                 if on_event is not None:
                     on_event(message["event"])
@@ -43,6 +43,8 @@ def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | N
                 raise to_error(message["error"])
             else:
                 return message["result"]
+    finally:
+        connection.close()
     raise Unavailable("the daemon went away before it answered", hint="see `kestrel status` and the daemon's log")
 
 
@@ -52,15 +54,14 @@ class Stream:
     def __init__(self, verb: str, body: "dict[str, Any]") -> None:
         self.socket = connect()
         _send(self.socket, verb, body, version="1.1", headers="Connection: Upgrade\r\nUpgrade: kestrel\r\n")
-        self._buffer = bytearray()
         self._outgoing = bytearray()
-        # Unbuffered: what follows the head belongs to the frames, which are cut from a buffer of our own. Python's
-        # buffered reader cannot say whether it holds something without reading, and so waiting, for more.
-        with self.socket.makefile("rb", buffering=0) as reader:
-            status = _read_head(reader)
-            if status != 101:
-                message = json.loads(reader.readline())
-                raise to_error(message["error"])
+        lines = bare.Lines(self.socket)
+        status = _read_head(lines)
+        if status != 101:
+            error = to_error(bare.decode(lines.next())["error"])
+            self.socket.close()
+            raise error
+        self._buffer = lines.buffer  # what follows the head belongs to the frames
 
     def send(self, channel: int, data: bytes) -> None:
         """Send one frame; an empty one on STDIN says there will be no more.
@@ -75,7 +76,7 @@ class Stream:
         """Send as much of what is pending as the daemon takes."""
         try:
             while self._outgoing:
-                del self._outgoing[: self.socket.send(self._outgoing, socket.MSG_DONTWAIT)]
+                del self._outgoing[: self.socket.send(self._outgoing, bare.DONTWAIT)]
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
@@ -88,7 +89,7 @@ class Stream:
 
     def control(self, message: "dict[str, Any]") -> None:
         """Send a control message: `{"resize": [rows, columns]}` or `{"signal": "TERM"}`."""
-        self.send(CONTROL, json.dumps(message).encode())
+        self.send(CONTROL, bare.encode(message))
 
     def receive(self) -> "tuple[int, bytes]":
         """Return the next frame. Raises Unavailable when the daemon has gone."""
@@ -120,7 +121,7 @@ class Stream:
         self.socket.close()
 
 
-def connect() -> socket.socket:
+def connect() -> bare.Socket:
     """Return a connection to the daemon, which is started first when none listens."""
     path = os.path.join(run_directory(), "kestrel.sock")
     connection = _try_connect(path)
@@ -148,8 +149,8 @@ def to_error(value: "dict[str, Any]") -> KestrelError:
     return kind(value["message"], hint=value.get("hint"), **value.get("context", {}))
 
 
-def _try_connect(path: str) -> "socket.socket | None":
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _try_connect(path: str) -> "bare.Socket | None":
+    connection = bare.Socket(bare.UNIX, bare.STREAM)
     try:
         connection.connect(path)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -163,8 +164,8 @@ def _try_connect(path: str) -> "socket.socket | None":
     return connection
 
 
-def _send(connection: socket.socket, verb: str, body: "dict[str, Any]", *, version: str, headers: str) -> None:
-    data = json.dumps(body).encode()
+def _send(connection: bare.Socket, verb: str, body: "dict[str, Any]", *, version: str, headers: str) -> None:
+    data = bare.encode(body)
     head = (
         f"POST /v1/{verb} HTTP/{version}\r\nHost: kestrel\r\nContent-Type: application/json\r\n"
         f"{headers}Content-Length: {len(data)}\r\n\r\n"
@@ -172,10 +173,10 @@ def _send(connection: socket.socket, verb: str, body: "dict[str, Any]", *, versi
     connection.sendall(head.encode() + data)
 
 
-def _read_head(reader: "Any") -> int:
-    status_line = reader.readline()
+def _read_head(lines: bare.Lines) -> int:
+    status_line = lines.next()
     if not status_line:
         raise Unavailable("the daemon closed the connection", hint="see `kestrel status`")
-    while reader.readline() not in (b"\r\n", b""):
+    while lines.next() not in (b"\r\n", b""):
         pass
     return int(status_line.split()[1])

@@ -2,9 +2,10 @@
 
 import os
 import select
-import signal
 import sys
 
+from kestrel.cli import bare
+from kestrel.cli.bare import signal
 from kestrel.cli.remote import CONTROL, STDERR, STDIN, STDOUT, Stream, to_error
 
 TYPE_CHECKING = False
@@ -13,7 +14,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 DETACH = b"\x10\x11"  # ctrl-p ctrl-q, docker's detach keys
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FORWARDED: "dict[int, str]" = {
+    signal.SIGINT: "SIGINT",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP",
+    signal.SIGQUIT: "SIGQUIT",
+    signal.SIGUSR1: "SIGUSR1",
+    signal.SIGUSR2: "SIGUSR2",
+}
 
 
 def attach(
@@ -80,7 +88,9 @@ class _Session:
             if stream.buffered():
                 readable: list[Any] = [stream.socket]
             else:
-                sources = [stream.socket, self._wake[0], *([0] if self._stdin and not stream.pending else [])]
+                sources: list[Any] = [stream.socket, self._wake[0]]
+                if self._stdin and not stream.pending:
+                    sources.append(0)
                 readable, writable, _ = select.select(sources, [stream.socket] if stream.pending else [], [])
                 if writable:
                     stream.flush()
@@ -100,9 +110,7 @@ class _Session:
             return None
         if channel != CONTROL:
             return None
-        import json
-
-        message = json.loads(data)
+        message = bare.decode(data)
         if "error" in message:
             raise to_error(message["error"])
         if "exit" in message:
@@ -126,7 +134,7 @@ class _Session:
             if number == signal.SIGWINCH:
                 self._resize()
             else:
-                self._stream.control({"signal": signal.Signals(number).name})
+                self._stream.control({"signal": FORWARDED[number]})
 
     def _signalled(self, number: int, _frame: object) -> None:
         self._signals.append(number)

@@ -102,9 +102,8 @@ def rss(pid: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time a process has used so far (`man 5 proc`, stat: fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time all threads of a process have used so far (the kernel's sched-stats.rst: nanoseconds)."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def busy(seconds: float = 0.5) -> float:

@@ -94,7 +94,7 @@ class _Walk:
     def _subdirectory(self, parent: int, name: str, path: str, status: os.stat_result) -> None:
         fd = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
-            self._add(self._entry(path, Kind.DIRECTORY, status, _xattrs(fd, path)), b"")
+            self._add(self._entry(path, Kind.DIRECTORY, status, layer_xattrs(fd, path)), b"")
             self.directory(fd, path + "/")
         finally:
             os.close(fd)
@@ -103,7 +103,7 @@ class _Walk:
         if self._linked(path, status):
             return
         with open(os.open(name, _FILE, dir_fd=parent), "rb", buffering=0) as file:
-            entry = self._entry(path, Kind.FILE, status, _xattrs(file.fileno(), path))
+            entry = self._entry(path, Kind.FILE, status, layer_xattrs(file.fileno(), path))
             self._add(entry, file)
             if os.fstat(file.fileno()).st_size != status.st_size:
                 raise DataLoss(f"{path!r} changed while it was read", hint="stop what writes to it first")
@@ -112,7 +112,7 @@ class _Walk:
         if self._linked(path, status):
             return
         link = os.readlink(name, dir_fd=parent) if kind is Kind.SYMLINK else ""
-        xattrs = _xattrs(f"/proc/self/fd/{parent}/{name}", path)
+        xattrs = layer_xattrs(f"/proc/self/fd/{parent}/{name}", path)
         self._add(self._entry(path, kind, status, xattrs, link), b"")
 
     def _linked(self, path: str, status: os.stat_result) -> bool:
@@ -156,7 +156,7 @@ def _is_opaque(fd: int) -> bool:
         return False
 
 
-def _xattrs(target: "int | str", path: str) -> dict[str, bytes]:
+def layer_xattrs(target: "int | str", path: str) -> dict[str, bytes]:
     """Return the xattrs that belong into an image: file capabilities, ACLs, user and trusted ones of no one else."""
     follow = isinstance(target, int)
     found = {}

@@ -9,6 +9,7 @@ import lzma
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO, ParamSpec, TypeVar
@@ -20,14 +21,15 @@ from kestrel.base.ids import new_id, short
 from kestrel.build import leftovers
 from kestrel.build.cache import Layer
 from kestrel.build.copy import Writer
+from kestrel.build.direct import compose
 from kestrel.build.events import Emit, Lines
 from kestrel.build.executor import Executor, Run
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
 from kestrel.build.layers import Layers
 from kestrel.build.mounts import Given, Mounts
-from kestrel.build.ownership import find_owner, parse_mode
-from kestrel.build.tree import FILE, Source, Tree
+from kestrel.build.ownership import find_owner, numeric_owner, parse_mode
+from kestrel.build.tree import FILE, Reader, Source, Tree
 from kestrel.dockerfile.errors import excerpt
 from kestrel.linux import mounts as kernel_mounts
 from kestrel.linux.rootfs import Rootfs
@@ -65,6 +67,10 @@ class Worker:
         emit: Emit,
     ) -> Layer:
         """Carry out a step on the layers `below` and return its layer. Raises KestrelError."""
+        if isinstance(step.operation, CopyFiles):
+            layer = await _finished(self._copy_directly, step.operation, below, gatherings, step.epoch)
+            if layer is not None:
+                return layer
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
         try:
             if isinstance(step.operation, Execute):
@@ -76,6 +82,31 @@ class Worker:
             return await _finished(self.layers.commit, key, rootfs, step.epoch)
         finally:
             await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
+
+    def _copy_directly(
+        self, operation: CopyFiles, below: Sequence[Digest], gatherings: Mapping[int, Gathering], epoch: int
+    ) -> Layer | None:
+        """COPY and ADD without a writable root; None when an archive has to be unpacked."""
+        with ExitStack() as stack:
+            root = -1
+            if below:
+                root = stack.enter_context(kernel_mounts.opened(kernel_mounts.open_rootfs(self.layers.view(below))))
+            owner = numeric_owner(operation.chown) if operation.chown else None
+            if operation.chown and owner is None:
+                if root < 0:
+                    return None
+                owner = find_owner(operation.chown, Tree(root, name="the stage"))
+            items = compose(
+                operation,
+                root,
+                gatherings,
+                epoch,
+                owner=owner,
+                mode=parse_mode(operation.chmod),
+                is_archive=_opens_archive,
+                stack=stack,
+            )
+            return None if items is None else self.layers.write(items)
 
     async def _run(
         self,
@@ -174,6 +205,11 @@ def copy_files(operation: CopyFiles, rootfs: Rootfs, gatherings: Mapping[int, Ga
                         writer.place(tree, source, operation.destination, as_directory=operation.as_directory)
         finally:
             writer.close()
+
+
+def _opens_archive(reader: Reader) -> bool:
+    with open(reader.open(""), "rb") as file:
+        return _is_archive(file.read(1 << 16))
 
 
 def _unpacked(writer: Writer, tree: Tree, source: Source, destination: str, owner: tuple[int, int] | None) -> bool:

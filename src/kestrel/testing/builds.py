@@ -29,7 +29,7 @@ from kestrel.oci.config import ContainerDefaults, ImageConfig, RootFS
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import Overlay, Snapshotter
 
 APPLETS = (
     "sh cat echo touch mkdir ls id env rm chmod chown sleep true false test stat ln cp wc mv grep seq printf".split()
@@ -120,14 +120,14 @@ class NoRegistry:
 class World:
     """A builder with everything it needs, and a context to write into."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, snapshotter: Callable[[Path, Database], Snapshotter] = Overlay) -> None:
         self.root = root
         self.context = root / "context"
         for name in ("context", "content", "builder", "run", "snapshots"):
             (root / name).mkdir()
         self.database = Database(root / "db")
         self.content = Store(root / "content", self.database)
-        self.snapshots = Overlay(root / "snapshots", self.database)
+        self.snapshots = snapshotter(root / "snapshots", self.database)
         offline: Any = NoRegistry()
         self.images = ImageService(self.content, self.snapshots, self.database, offline, offline)
         self.executor = Executor(root / "run")

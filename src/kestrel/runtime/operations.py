@@ -14,8 +14,10 @@ from kestrel.base.errors import InvalidArgument
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
+from kestrel.runtime import users
 from kestrel.runtime.options import Options, describe
 from kestrel.runtime.place import Cover, Operation, Place
+from kestrel.runtime.users import Ids
 
 # What may be mounted over below /proc: files that lxcfs-like filesystems serve per container. Anything else there
 # could be made to lie to us about the process (CVE-2019-16884, CVE-2025-52881).
@@ -32,19 +34,33 @@ class TakeSource(Operation):
     index: int
     path: str
     recursive: bool
+    idmap: str = ""
+    ids: "Ids | None" = None
 
     def describe(self) -> str:
         """Say it."""
-        return f"take {self.path} from the host"
+        return f"take {self.path} from the host" + (f", {self.ids.describe()}" if self.ids and self.idmap else "")
 
     def execute(self, place: Place) -> None:
-        """open_tree(2) with a clone."""
+        """open_tree(2) with a clone; only one that is not attached anywhere can be id-mapped."""
         try:
-            place.sources[self.index] = mounts.clone(self.path, recursive=self.recursive)
+            source = mounts.clone(self.path, recursive=self.recursive)
         except FileNotFoundError:
             raise InvalidArgument(
                 f"bind source path does not exist: {self.path}", hint="create it first, or check the spelling"
             ) from None
+        place.sources[self.index] = source
+        if not self.idmap:
+            return
+        namespace = self.ids.make() if self.ids is not None else os.dup(place.user_namespace)
+        with opened(namespace):
+            try:
+                mounts.map_ids(source, namespace, recursive=self.idmap == "ridmap")
+            except OSError as error:
+                raise InvalidArgument(
+                    f"{self.path} cannot be id-mapped: {error.strerror}",
+                    hint="its filesystem may not support that; without `idmap` its files keep the host's owners",
+                ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +99,22 @@ class MountRoot(Operation):
     plan: "Rootfs | None"
     path: str = ""
     attached: bool = True
+    ids: "Ids | None" = None
 
     def describe(self) -> str:
         """Say it."""
         if self.plan is None:
             return f"mount {self.path} as the root"
-        return f"mount {len(self.plan.lowers)} layers as the root, writes go to {self.plan.upper or 'nowhere'}"
+        mapped = f"; {self.ids.describe()}" if self.ids is not None else ""
+        return f"mount {len(self.plan.lowers)} layers as the root, writes go to {self.plan.upper or 'nowhere'}{mapped}"
 
     def execute(self, place: Place) -> None:
         """Mount and attach."""
         where = "/" if self.plan is not None else self.path
         if self.plan is not None:
-            place.root = mounts.open_rootfs(self.plan)
+            if self.ids is not None and self.plan.upper:
+                users.own(self.plan.upper, self.ids)
+            place.root = mounts.open_rootfs(self.plan, user_namespace=place.user_namespace)
         else:
             place.root = mounts.clone(self.path, recursive=True)
             mounts.set_attributes(place.root, propagation=abi.MS_PRIVATE, recursive=True)
@@ -209,7 +229,7 @@ class MountBind(Operation):
 
     def execute(self, place: Place) -> None:
         """Set its flags while it is nowhere, then attach: it never appears writable where it should not be."""
-        with opened(place.sources.pop(self.index)) as mount:
+        with opened(_latest(place.sources.pop(self.index), recursive=self.options.recursive)) as mount:
             options = self.options
             propagation = options.propagation or abi.MS_PRIVATE
             recursive = options.propagation_recursive or not options.propagation
@@ -234,6 +254,20 @@ class MountBind(Operation):
                 hint="mount a file on a file and a directory on a directory",
             )
         return target
+
+
+def _latest(taken: int, *, recursive: bool) -> int:
+    """Return a copy of a mount that was taken before, so that it is younger than the mounts listed before it.
+
+    /proc/PID/mountinfo lists mounts by age, and the spec's order is looked for there. Before Linux 6.15 a mount that is
+    nowhere could not be copied: then the list is in another order, which is all the harm.
+    """
+    try:
+        copy = mounts.clone("", directory=taken, recursive=recursive)
+    except OSError:
+        return taken
+    os.close(taken)
+    return copy
 
 
 @dataclass(frozen=True, slots=True)

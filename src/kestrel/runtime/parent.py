@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux import abi, syscalls
 from kestrel.linux.cgroups import Group
-from kestrel.runtime import init
+from kestrel.runtime import init, scheduling
 from kestrel.runtime.channel import Channel, pair
 from kestrel.runtime.init import Apart, Child, Stdio
 from kestrel.runtime.plan import Plan
@@ -52,6 +52,10 @@ def create(
     """
     joiners = group.joiners() if group is not None else []
     try:
+        if plan.time_offsets:
+            return _at_another_time(
+                plan, lambda new: _start(new, lambda _channel: plan, group, joiners, stdio, pid_namespace, apart)
+            )
         return _start(plan.new, lambda _channel: plan, group, joiners, stdio, pid_namespace, apart)
     finally:
         for fd in joiners:
@@ -71,6 +75,8 @@ def begin(
         plan = make(channel)
         if plan.new != new:
             raise InvalidArgument("the request and linux.namespaces do not name the same namespaces")
+        if plan.time_offsets:
+            raise Unimplemented("linux.timeOffsets are not set here", hint="use `kestrel-runtime` for such a container")
         return plan
 
     return _start(new, checked, group, None, stdio, pid_namespace, None)
@@ -107,6 +113,22 @@ def _start(
     finally:
         theirs.close()
     return Started(pid=pid, pidfd=pidfd, channel=ours)
+
+
+def _at_another_time(plan: Plan, start: Callable[[int], Started]) -> Started:
+    """Start a process in a new time namespace with offsets, which can be written only until somebody is in it.
+
+    So clone3(2) does not make it: it is made for our children, and afterwards they get ours again (`man 7
+    time_namespaces`).
+    """
+    syscalls.unshare(abi.CLONE_NEWTIME)
+    try:
+        with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
+            file.write("".join(f"{clock} {whole} {rest}\n" for clock, whole, rest in plan.time_offsets).encode())
+        return start(plan.new & ~abi.CLONE_NEWTIME)
+    finally:
+        with open("/proc/self/ns/time", "rb", buffering=0) as own:
+            syscalls.setns(own.fileno(), abi.CLONE_NEWTIME)
 
 
 def _clone(flags: int, group: "Group | None", pid_namespace: int) -> tuple[int, int]:
@@ -166,8 +188,10 @@ def _go_between(target: int, make: Callable[[], Process], child: Child, size: tu
     warning = None
     if process.oom_score_adj is not None:
         warning = set_oom_score(process.oom_score_adj)
+    scheduling.move(process.cpus[0])
     init.join_cgroups(child)
-    syscalls.setns(target, JOINED)
+    scheduling.move(process.cpus[1])
+    syscalls.setns(target, JOINED | (abi.CLONE_NEWTIME if os.path.exists("/proc/self/ns/time") else 0))
     os.close(target)
     pid, pidfd = syscalls.clone3(abi.CLONE_PARENT, exit_signal=0)
     if pid:

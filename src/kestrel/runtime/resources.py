@@ -34,6 +34,7 @@ def limits(resources: Mapping[str, Any]) -> Limits:
         memory=memory.get("limit") or None,
         reservation=memory.get("reservation") or None,
         swap=memory.get("swap") or None,
+        swappiness=memory.get("swappiness"),
         oom_kill_disable=bool(memory.get("disableOOMKiller")),
         shares=cpu.get("shares") or None,
         quota=cpu.get("quota") or None,

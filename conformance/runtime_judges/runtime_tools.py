@@ -1,0 +1,78 @@
+"""The validation programs of opencontainers/runtime-tools.
+
+The module comes through the Go module proxy, at a pinned version, and is built outside of this repository: 58 programs
+that call the runtime named by RUNTIME, and `runtimetest`, which they put into containers to look around.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtime_judges.tap import Result, read
+
+MODULE = "github.com/opencontainers/runtime-tools"
+VERSION = "v0.9.1-0.20250523060157-0ea5ed0382a2"
+TIMEOUT = 150  # seconds for one program; most need less than one
+NAME = "runtime-tools"
+
+
+def go() -> str | None:
+    """Return the go command, if there is one."""
+    return shutil.which("go") or next((p for p in ("/usr/local/go/bin/go",) if os.access(p, os.X_OK)), None)
+
+
+def build(work: Path) -> Path:
+    """Fetch and build what is not there yet; return the directory to run in."""
+    source = work / "runtime-tools"
+    stamp = source / f".built-{VERSION}"
+    if stamp.exists():
+        return source
+    command = go()
+    if command is None:
+        raise FileNotFoundError("no go command on PATH or in /usr/local/go/bin")
+    environment = {
+        **os.environ,
+        "GOFLAGS": "-mod=mod",
+        "GOPATH": str(work / "go"),
+        "GOCACHE": str(work / "cache"),
+        "CGO_ENABLED": "0",
+    }
+    empty = work / "empty"
+    empty.mkdir(parents=True, exist_ok=True)
+    (empty / "go.mod").write_text("module empty\n")
+    subprocess.run([command, "mod", "download", f"{MODULE}@{VERSION}"], cwd=empty, env=environment, check=True)
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(work / "go/pkg/mod" / f"{MODULE}@{VERSION}", source)
+    subprocess.run(["chmod", "-R", "u+w", str(source)], check=True)
+    targets = [(f"validation/{name}/{name}.t", f"./validation/{name}") for name in names(source)]
+    for output, package in [*targets, ("runtimetest", "./cmd/runtimetest")]:
+        subprocess.run([command, "build", "-o", output, package], cwd=source, env=environment, check=True)
+    stamp.touch()
+    return source
+
+
+def names(source: Path) -> list[str]:
+    """Return the names of the programs."""
+    return sorted(p.name for p in (source / "validation").iterdir() if p.is_dir() and p.name != "util")
+
+
+def run(source: Path, runtime: str, only: list[str]) -> Iterator[Result]:
+    """Run the programs against a runtime, one after the other."""
+    for name in only or names(source):
+        try:
+            done = subprocess.run(
+                [f"validation/{name}/{name}.t"],
+                cwd=source,
+                env={**os.environ, "RUNTIME": runtime},
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired as expired:
+            yield read(name, (expired.stdout or b"").decode(errors="replace"), 124, f"not done after {TIMEOUT} s")
+            continue
+        lines = [line for line in done.stderr.splitlines() if "level=error" in line] or done.stderr.splitlines() or [""]
+        yield read(name, done.stdout, done.returncode, lines[0].partition("msg=")[2] or lines[0])

@@ -1,0 +1,44 @@
+"""What a program says in the Test Anything Protocol, counted line by line.
+
+Strict readers of the protocol give up at the YAML blocks these programs print; the lines themselves are plain.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_LINE = re.compile(r"^(not ok|ok)(?: +(\d+))?(?: +-)? *(.*)$")
+_DIRECTIVE = re.compile(r"#\s*(skip|todo)\b", re.IGNORECASE)
+
+
+@dataclass
+class Result:
+    """The outcome of one program: descriptions of what it checked."""
+
+    name: str
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return not self.failed
+
+
+def read(name: str, output: str, code: int, complaint: str = "") -> Result:
+    """Count a program's lines; one that ends badly without naming a failure counts as a failure of its own."""
+    result = Result(name)
+    for line in output.splitlines():
+        found = _LINE.match(line)
+        if not found:
+            continue
+        verdict, number, text = found.groups()
+        text = text or f"check {number}"
+        if _DIRECTIVE.search(text):
+            result.skipped.append(text)
+        elif verdict == "ok":
+            result.passed.append(text)
+        else:
+            result.failed.append(text)
+    if code and not result.failed:
+        result.failed.append(f"ended with exit code {code}: {complaint}")
+    return result

@@ -186,9 +186,8 @@ class World:
         """Copy the image's files out, to look at them."""
         place = self.root / f"out-{os.urandom(4).hex()}"
         place.mkdir()
-        for diff_id in self.config(result).rootfs.diff_ids:
-            source = self.snapshots.view([diff_id]).lowers[0].path
-            shutil.copytree(source, place, symlinks=True, dirs_exist_ok=True)
+        with mounts.opened(mounts.open_rootfs(self.snapshots.view(self.config(result).rootfs.diff_ids))) as root:
+            shutil.copytree(f"/proc/self/fd/{root}/", place, symlinks=True, dirs_exist_ok=True)
         return place
 
     def config(self, result: Any) -> ImageConfig:

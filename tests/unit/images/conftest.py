@@ -15,7 +15,7 @@ from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Index
 from kestrel.oci.reference import Reference
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import Erofs, Overlay, Snapshotter
 from kestrel.testing.images import TinyImage
 
 
@@ -112,9 +112,12 @@ def content(tmp_path: Path, database: Database) -> Store:
     return Store(tmp_path, database)
 
 
-@pytest.fixture
-def snapshots(tmp_path: Path, database: Database) -> Overlay:
-    return Overlay(tmp_path, database)
+@pytest.fixture(params=[Overlay, Erofs])
+def snapshots(tmp_path: Path, database: Database, request: pytest.FixtureRequest) -> "Iterator[Overlay | Erofs]":
+    made = request.param(tmp_path, database)
+    yield made
+    if isinstance(made, Erofs):
+        made.close()
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def users() -> dict[Digest, list[str]]:
 @pytest.fixture
 def images(
     content: Store,
-    snapshots: Overlay,
+    snapshots: Snapshotter,
     database: Database,
     registry: FakeRegistry,
     users: dict[Digest, list[str]],

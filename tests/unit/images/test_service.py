@@ -15,7 +15,7 @@ from kestrel.oci import media_types
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import Snapshotter
 from kestrel.testing.images import TinyImage, compressed, layer, tiny_image
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -80,7 +80,7 @@ async def test_a_second_pull_fetches_nothing(registry: Any, images: ImageService
 
 
 async def test_a_shared_layer_is_fetched_and_counted_once(
-    registry: Any, images: ImageService, snapshots: Overlay
+    registry: Any, images: ImageService, snapshots: Snapshotter
 ) -> None:
     one, two = tiny(BASE, {"a": b"1"}), tiny(BASE, {"b": b"2"})
     registry.serve("one", one)
@@ -169,7 +169,7 @@ async def test_wrong_bytes_are_data_loss_and_nothing_stays(
 
 
 async def test_a_layer_that_unpacks_to_another_digest_is_refused(
-    registry: Any, images: ImageService, snapshots: Overlay
+    registry: Any, images: ImageService, snapshots: Snapshotter
 ) -> None:
     image = tiny(BASE)
     other = compressed(layer({"evil": b"1"}), "gzip")
@@ -225,7 +225,7 @@ async def test_a_moved_tag_leaves_the_old_image_without_a_name(registry: Any, im
 
 
 async def test_removing_a_name_keeps_the_image_until_the_last_one(
-    registry: Any, images: ImageService, content: Store, snapshots: Overlay
+    registry: Any, images: ImageService, content: Store, snapshots: Snapshotter
 ) -> None:
     image = tiny(BASE)
     registry.serve("app:1", image)
@@ -268,7 +268,7 @@ async def test_an_image_in_use_cannot_be_removed(
 
 
 async def test_layers_other_images_share_survive_a_removal(
-    registry: Any, images: ImageService, snapshots: Overlay, content: Store
+    registry: Any, images: ImageService, snapshots: Snapshotter, content: Store
 ) -> None:
     one, two = tiny(BASE, {"a": b"1"}), tiny(BASE, {"b": b"2"})
     registry.serve("one", one)
@@ -281,7 +281,7 @@ async def test_layers_other_images_share_survive_a_removal(
 
 
 async def test_roots_of_others_are_kept_by_removal_and_pruning(
-    content: Store, snapshots: Overlay, database: Any, registry: Any
+    content: Store, snapshots: Snapshotter, database: Any, registry: Any
 ) -> None:
     image = tiny(BASE)
     blob = Manifest.decode(image.manifest_bytes).layers[0].digest
@@ -328,7 +328,7 @@ async def test_tars_on_disk_become_an_image(images: ImageService, tmp_path: Path
 
 
 async def test_a_missing_layer_is_unpacked_again_from_its_blob(
-    registry: Any, images: ImageService, snapshots: Overlay
+    registry: Any, images: ImageService, snapshots: Snapshotter
 ) -> None:
     image = tiny(BASE)
     registry.serve("app:1", image)
@@ -365,9 +365,9 @@ async def test_history_names_the_layer_of_each_step(registry: Any, images: Image
 
 
 async def test_images_survive_a_restart(
-    registry: Any, images: ImageService, content: Store, tmp_path: Path, database: Any
+    registry: Any, images: ImageService, snapshots: Snapshotter, tmp_path: Path, database: Any
 ) -> None:
     registry.serve("app:1", tiny(BASE))
     pulled = await images.pull("app:1")
-    again = ImageService(Store(tmp_path, database), Overlay(tmp_path, database), database, registry, registry)
+    again = ImageService(Store(tmp_path, database), type(snapshots)(tmp_path, database), database, registry, registry)
     assert await again.list() == [pulled]

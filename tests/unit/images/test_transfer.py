@@ -12,7 +12,7 @@ from kestrel.archive.entries import Entry, Kind
 from kestrel.base.errors import DataLoss, InvalidArgument
 from kestrel.content import Store
 from kestrel.images import ImageService
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import Snapshotter
 from kestrel.testing.images import tar_of, tiny_image
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -35,7 +35,7 @@ def member(data: bytes, name: str) -> bytes:
         return file.read()
 
 
-async def test_what_is_saved_is_loaded_with_its_names(images: ImageService, registry: Any, snapshots: Overlay) -> None:
+async def test_what_is_saved_is_loaded_with_its_names(images: ImageService, registry: Any, snapshots: Snapshotter) -> None:
     data = await saved(images, registry)
     before = await images.list()
     for image in before:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -182,8 +183,8 @@ def test_inspect_shows_configuration_state_and_sandbox(platform: Instance, sleep
 
 
 def test_many_containers_at_once_all_answer(platform: Instance) -> None:
-    processes = [platform.start("run", "--rm", "box", "echo", str(n)) for n in range(12)]
-    for number, process in enumerate(processes):
-        with process:
-            assert process.communicate(timeout=60)[0] == f"{number}\n".encode()
-            assert process.returncode == 0
+    with ExitStack() as stack:
+        commands = [stack.enter_context(platform.start("run", "--rm", "box", "echo", str(n))) for n in range(12)]
+        for number, command in enumerate(commands):
+            assert command.communicate(timeout=60)[0] == f"{number}\n".encode()
+            assert command.returncode == 0

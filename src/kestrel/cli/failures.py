@@ -27,8 +27,9 @@ def exit_code(error: KestrelError) -> int:
     127 and 126 when a program was not found or cannot be executed, which the runtime says itself; 125 when `run` failed
     before that.
     """
-    if error.context.get("exit_code") in (NOT_FOUND, NOT_EXECUTABLE):
-        return int(error.context["exit_code"])
+    for code in (NOT_FOUND, NOT_EXECUTABLE):
+        if error.context.get("exit_code") == code:
+            return code
     if error.context.get("stage") in ("run", "start"):
         return OURS
     return 2 if isinstance(error, InvalidArgument) else 1

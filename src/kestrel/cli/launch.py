@@ -1,18 +1,33 @@
 """Starting the daemon from a command: a new session of its own, a log file, and a pipe on which it says it is ready."""
 
+import fcntl
 import os
 import sys
 
 from kestrel.base.errors import Unavailable
 from kestrel.cli.places import run_directory
+from kestrel.cli.remote import running
 
 LOG_TAIL = 4000  # bytes of the log that are read to find why a start failed
 
 
 def start_daemon() -> None:
-    """Start the daemon and return when it serves. Raises Unavailable with its last words when it does not."""
+    """Start the daemon, unless another command does, and return when it serves.
+
+    Raises Unavailable with the daemon's last words when it does not start.
+    """
     run = run_directory()
     os.makedirs(run, mode=0o700, exist_ok=True)
+    lock = os.open(os.path.join(run, "start.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not running():
+            _start(run)
+    finally:
+        os.close(lock)
+
+
+def _start(run: str) -> None:
     log_path = os.path.join(run, "daemon.log")
     ready, notify = os.pipe()
     os.set_inheritable(notify, True)

@@ -9,10 +9,11 @@ import re
 import shutil
 from collections.abc import Iterator
 
-from kestrel.base.errors import KestrelError
+from kestrel.base.errors import FailedPrecondition, KestrelError
 from kestrel.base.ids import short
+from kestrel.engine import remove, start, step
 from kestrel.engine import sandbox as sandboxes
-from kestrel.engine.model import Sandbox, SandboxState
+from kestrel.engine.model import Container, ContainerState, Sandbox, SandboxState
 from kestrel.engine.parts import Parts
 from kestrel.engine.shims import Shim
 from kestrel.linux import cgroups
@@ -25,6 +26,8 @@ async def recover(parts: Parts) -> None:
     for sandbox in list(parts.store.sandboxes.values()):
         if sandbox.state is SandboxState.READY:
             await _adopt(parts, sandbox)
+    for container in list(parts.store.containers.values()):
+        await _finish(parts, container)
     ready = {s.id for s in parts.store.sandboxes.values() if s.state is SandboxState.READY}
     await parts.network.recover(ready)
     await asyncio.to_thread(_remove_strays, parts, {short(identity) for identity in ready})
@@ -38,6 +41,30 @@ async def _adopt(parts: Parts, sandbox: Sandbox) -> None:
         return
     parts.shims[sandbox.id] = shim
     sandboxes.watch(parts, sandbox.id, shim)
+    if sandbox.config.cgroup_parent == step.GROUP:
+        await sandboxes.remove(parts, sandbox.id)  # its build ended with the daemon
+    else:
+        await _end_half_started(parts, sandbox.id, shim)
+
+
+async def _end_half_started(parts: Parts, sandbox: str, shim: Shim) -> None:
+    """End what waits for a `start` that will not come: nobody was told that it runs, and its program never did."""
+    waiting = {status.container_id for status in await shim.states() if status.status == "created"}
+    for container in parts.store.containers_of(sandbox):
+        if container.id in waiting and container.state is ContainerState.RUNNING:
+            await start.failed(parts, container, FailedPrecondition("the daemon was killed while this was started"))
+
+
+async def _finish(parts: Parts, container: Container) -> None:
+    """Do what remained to be done for a container with a sandbox of its own, where a daemon was killed before it."""
+    if container.config.sandbox is not None or container.state is ContainerState.RUNNING:
+        return
+    if container.state is ContainerState.EXITED:
+        await remove.settle(parts, container)
+    elif container.config.auto_remove:
+        await remove.remove(parts, container.id)  # whoever ran it has been told that it failed
+    elif container.sandbox in parts.store.sandboxes:
+        await sandboxes.remove(parts, container.sandbox)
 
 
 def _remove_strays(parts: Parts, alive: set[str]) -> None:

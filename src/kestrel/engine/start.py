@@ -66,7 +66,7 @@ async def _starting(parts: Parts, identity: str) -> AsyncIterator[tuple[Containe
             yield container, shim
         except KestrelError as error:
             error.context["stage"] = "start"
-            await _failed(parts, container, error)
+            await failed(parts, container, error)
             raise
 
 
@@ -128,7 +128,7 @@ async def _sandbox(parts: Parts, container: Container) -> Sandbox:
     return await sandboxes.create(parts, config, container.sandbox)
 
 
-async def _failed(parts: Parts, container: Container, error: KestrelError) -> None:
+async def failed(parts: Parts, container: Container, error: KestrelError) -> None:
     """Leave an exited container that says why, and no process, sandbox or mount of the attempt."""
     if container.config.sandbox is None:
         if container.sandbox in parts.store.sandboxes:

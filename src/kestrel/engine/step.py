@@ -20,6 +20,8 @@ from kestrel.oci.config import ContainerDefaults
 
 Output = Callable[[str, bytes], None]
 STREAMS = {1: "stdout", 2: "stderr"}
+GROUP = "build"
+"""The cgroup of steps below ours, by which the sandboxes that an interrupted build leaves are known too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class Step:
 async def run(parts: Parts, step: Step, output: Output) -> int:
     """Run to the end and return the exit code; when cancelled, nothing of it is left when this returns."""
     config = SandboxConfig(
-        name=step.id, hostname=step.hostname, network=step.network, hosts=step.hosts, cgroup_parent="build"
+        name=step.id, hostname=step.hostname, network=step.network, hosts=step.hosts, cgroup_parent=GROUP
     )
     sandbox = await sandboxes.create(parts, config)
     try:

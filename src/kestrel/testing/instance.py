@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,7 +171,7 @@ class Instance:
 
     def daemon(self) -> int:
         """Return the process id of the daemon, which is started if none runs."""
-        pid: int = self("status", "--json").json()["pid"]
+        pid: int = self("up", "--json").json()["pid"]
         return pid
 
     def kill_daemon(self) -> None:
@@ -209,7 +210,7 @@ class Instance:
         with Nftables() as nft:
             found += [f"nft table {table}" for table in nft.tables() if self.name in table[1]]
         if files and self.run_directory.exists():
-            kept = {"daemon.log", "daemon.lock"}  # of a daemon, not of what it ran
+            kept = {"daemon.log", "daemon.lock", "start.lock"}  # of a daemon, not of what it ran
             found += [f"file {path}" for path in sorted(self.run_directory.iterdir()) if path.name not in kept]
         return found
 
@@ -232,7 +233,7 @@ class Instance:
         for pid in self.processes():
             kill(pid)
         for path in reversed(self.cgroups()):
-            wait_until(lambda path=path: _removed(path), timeout=5)
+            wait_until(partial(_removed, path), timeout=5)
         for link in self.links():
             subprocess.run(["ip", "link", "del", link], check=False, capture_output=True)
         with Nftables() as nft:

@@ -1,5 +1,6 @@
 """The node's parts, built bottom to top: store, network, engine, builder, registry. Nothing here knows Kubernetes."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from kestrel import distribution, network
 from kestrel.app.builds import Bootstrap, EngineExecutor
 from kestrel.app.local import LinkingPusher
 from kestrel.app.settings import Settings
+from kestrel.app.upkeep import Upkeep
 from kestrel.base.db import Database
 from kestrel.build import Builder
 from kestrel.content import Store
@@ -66,6 +68,9 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     def cached_layers() -> list[Digest]:
         return builder.layer_roots()
 
+    def came_in() -> None:
+        upkeep.changed()
+
     own = frozenset(f"{host}:{settings.registry_port}" for host in ("localhost", "127.0.0.1"))
     images = ImageService(
         content,
@@ -79,7 +84,13 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
             "build cache": cached_blobs,
         },
         layer_roots={"build cache": cached_layers},
+        changed=came_in,
     )
+
+    async def tidy() -> None:
+        await asyncio.to_thread(served.tidy)
+
+    upkeep = await stack.enter_async_context(Upkeep([images.settle], [tidy]))
     net = NetworkService(database, network.Settings(name=settings.name, subnet=settings.subnet))
     stack.push_async_callback(net.close)
     volumes = VolumeService(root / "volumes", database)

@@ -7,7 +7,7 @@ transaction after the bytes are safe, so a crash leaves the image as it was befo
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,15 @@ _GRACE = 600.0
 """Seconds a blob that nothing names is left alone by `prune`: somebody may be about to name it."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class ImageService:
     """Images on this host.
 
     `in_use` says which containers an image has. `roots` and `layer_roots` are what others (registry, build cache)
-    need kept, by the name that appears in a collection's reasons.
+    need kept, by the name that appears in a collection's reasons. `changed` is called after an image came in.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class ImageService:
         in_use: InUse = nobody,
         roots: "Roots | None" = None,
         layer_roots: "Roots | None" = None,
+        changed: Callable[[], None] = _nothing,
     ) -> None:
         self._content = content
         self._snapshots = snapshots
@@ -83,6 +88,7 @@ class ImageService:
         self._in_use = in_use
         self._roots = dict(roots or {})
         self._layer_roots = dict(layer_roots or {})
+        self._changed = changed
         self._pulls = Flights()
         self._layers = Flights()
         self._decoded: dict[Digest, tuple[Manifest, ImageConfig]] = {}
@@ -361,6 +367,7 @@ class ImageService:
         for index in fetched.indexes:
             for name in names:
                 await asyncio.to_thread(self._images.point, name.with_digest(index), row.digest)
+        self._changed()
         return await self._image(row)
 
     def _store_tar(self, tar: Path, diff_id: Digest, compression: str) -> Descriptor:

@@ -114,6 +114,9 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
 
+# wait4(2): children without an exit signal too
+WALL = 0x40000000
+
 # close_range(2)
 CLOSE_RANGE_CLOEXEC = 4
 

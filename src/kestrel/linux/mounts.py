@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from kestrel.linux import abi, syscalls
 from kestrel.linux.rootfs import Lower, Rootfs
@@ -53,6 +54,12 @@ def set_attributes(fd: int, *, add: int = 0, clear: int = 0, propagation: int = 
     """Change the flags or the propagation of the mount behind `fd` (`man 2 mount_setattr`)."""
     flags = abi.AT_EMPTY_PATH | (abi.AT_RECURSIVE if recursive else 0)
     syscalls.mount_setattr(fd, "", flags, add=add, clear=clear, propagation=propagation)
+
+
+def map_ids(fd: int, user_namespace: int, *, recursive: bool = False) -> None:
+    """Show the files of a detached mount as owned by whom the maps of a user namespace say (`man 2 mount_setattr`)."""
+    flags = abi.AT_EMPTY_PATH | (abi.AT_RECURSIVE if recursive else 0)
+    syscalls.mount_setattr(fd, "", flags, add=abi.MOUNT_ATTR_IDMAP, userns=user_namespace)
 
 
 def attach(mount: int, target: int, *, name: str | None = None) -> None:
@@ -165,31 +172,57 @@ def chroot(root: int) -> None:
 # --- root filesystems ------------------------------------------------------------------------------------------------
 
 
-def open_rootfs(plan: Rootfs, *, attributes: int = 0) -> int:
+def open_rootfs(plan: Rootfs, *, attributes: int = 0, user_namespace: int = -1) -> int:
     """Mount a root filesystem as planned, detached, and return a descriptor of its top directory.
 
     The descriptor is an O_PATH one: it works with openat(2) and the `dir_fd` arguments of `os`, and
     `os.open(".", os.O_RDONLY, dir_fd=fd)` gives one that can be listed. Closing it unmounts. Layers reach overlay
     by descriptor (`lowerdir+`, since Linux 6.5 with FSCONFIG_SET_FD, before that as one string), so there is no
     limit from option length. Raises OSError naming the layer or option that was refused.
+
+    With `user_namespace` the layers are id-mapped by it. The upper directory never is: the kernel could not write to
+    overlay's own directories through it, and makes the mount read-only without a word; it has to belong to the range.
     """
     if not plan.upper and len(plan.lowers) == 1:
-        return _single(plan.lowers[0], attributes)
+        return _single(plan.lowers[0], attributes, user_namespace)
     layers = []
     try:
         for lower in plan.lowers:
-            layers.append(open_layer(lower))  # noqa: PERF401 - what was opened before a failure must be closed
+            fd = _mapped(lower, user_namespace) if user_namespace >= 0 else open_layer(lower)
+            layers.append(fd)  # not a comprehension: what was opened before a failure must be closed
         return _overlay(plan, layers, attributes)
     finally:
         for fd in layers:
             os.close(fd)
 
 
-def _single(lower: Lower, attributes: int) -> int:
+def _single(lower: Lower, attributes: int, user_namespace: int) -> int:
     """One layer and no place to write: overlay would refuse a single lower, and none is needed."""
-    with opened(open_layer(lower)) as layer:
-        fd = clone("", directory=layer, recursive=False)
+    if user_namespace >= 0:
+        fd = _mapped(lower, user_namespace)
+    else:
+        with opened(open_layer(lower)) as layer:
+            fd = clone("", directory=layer, recursive=False)
     set_attributes(fd, add=attributes | abi.MOUNT_ATTR_RDONLY)
+    return fd
+
+
+def _mapped(lower: Lower, user_namespace: int) -> int:
+    """Return a mount of a layer of its own, id-mapped."""
+    try:
+        with opened(open_layer(lower)) as layer:
+            fd = clone("", directory=layer, recursive=False)
+    except OSError:
+        if not lower.mounted:
+            raise
+        # What another process holds is in no mount namespace, and cannot be copied before Linux 6.15.
+        fd = open_layer(replace(lower, mounted=""))
+    try:
+        map_ids(fd, user_namespace)
+    except OSError as error:
+        os.close(fd)
+        reason = "the filesystem it is on cannot be id-mapped" if error.errno == errno.EINVAL else error.strerror
+        raise OSError(error.errno, f"{reason}, which a user namespace needs", lower.path) from error
     return fd
 
 

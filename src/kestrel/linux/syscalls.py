@@ -44,6 +44,8 @@ _mount = _function("mount", _str, _str, _str, _ulong, _str)
 _umount2 = _function("umount2", _str, _int)
 _unshare = _function("unshare", _int)
 _setns = _function("setns", _int, _int)
+_setfsuid = _function("setfsuid", _uint)
+_setfsgid = _function("setfsgid", _uint)
 _prctl = _function("prctl", _int, _ulong, _ulong, _ulong, _ulong)
 _capset = _function("capset", _ptr, _ptr)
 _capget = _function("capget", _ptr, _ptr)
@@ -204,6 +206,17 @@ def setns(fd: int, kinds: int) -> None:
     """`man 2 setns`: `fd` is a namespace, or a pidfd with one or more CLONE_NEW* kinds."""
     if _setns(fd, kinds):
         raise failure("setns")
+
+
+def set_filesystem_ids(uid: int, gid: int) -> None:
+    """`man 2 setfsuid`, `man 2 setfsgid`: whose the files are that this thread makes.
+
+    Neither call reports an error; asking again, with an id that is none, returns what is set now.
+    """
+    _setfsgid(gid)
+    _setfsuid(uid)
+    if _setfsgid(0xFFFFFFFF) != gid or _setfsuid(0xFFFFFFFF) != uid:
+        raise failure("setfsuid", f"{uid}:{gid}", 1)
 
 
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:

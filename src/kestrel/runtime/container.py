@@ -20,7 +20,7 @@ from kestrel.linux import abi, seccomp
 from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
-from kestrel.runtime import channel, loop, parent, plan, resources, state
+from kestrel.runtime import channel, loop, parent, plan, resources, state, users
 from kestrel.runtime.init import Stdio
 from kestrel.runtime.journal import note
 from kestrel.runtime.log import LogWriter
@@ -55,6 +55,7 @@ class Surroundings:
     oom_score: int
     exited: Callable[[Exited], None]
     out_of_memory: Callable[[OutOfMemory], None]
+    user_namespace: "Callable[[users.Ids | None], int]"
 
 
 class Container:
@@ -67,6 +68,7 @@ class Container:
         self.pid = 0
         self.pidfd = -1
         self.group: Group | None = None
+        self.ids: users.Ids | None = None
         self.exit: Exited | None = None
         self._around = around
         self._request = request
@@ -116,7 +118,17 @@ class Container:
         try:
             new = _bits(request.namespaces)
             namespace = -1 if new & abi.CLONE_NEWPID else around.pid_namespace
-            started = parent.begin(new, lambda heard: assembled(request, around, heard), self.group, theirs, namespace)
+            if "user" in request.namespaces:
+                self.ids = users.ranges(request.uid_mappings, request.gid_mappings, "linux")
+            started = parent.begin(
+                new,
+                lambda heard: assembled(request, around, heard),
+                self.group,
+                theirs,
+                namespace,
+                self.ids,
+                around.user_namespace(self.ids),
+            )
         finally:
             for fd in {theirs.stdin, theirs.stdout, theirs.stderr} - {-1}:
                 os.close(fd)
@@ -410,7 +422,7 @@ def exit_code(status: int) -> int:
 def _bits(kinds: Iterable[str]) -> int:
     """Return the CLONE_NEW* bits of types of namespace."""
     new = 0
-    for kind in kinds:
+    for kind in set(kinds) - {"user"}:
         if kind not in plan.KINDS:
             raise InvalidArgument(f"unknown namespace type {kind!r}")
         new |= plan.KINDS[kind]

@@ -43,7 +43,9 @@ class Exec:
         stdio = self._make_stdio(request)
         try:
             size = (request.width, request.height)
-            started = parent.join(container.pidfd, lambda: _task(container, request), container.group, stdio, size)
+            started = parent.join(
+                container.pidfd, lambda: _task(container, request), container.group, stdio, size, ids=container.ids
+            )
         except BaseException:
             self._close_theirs()
             raise

@@ -35,6 +35,7 @@ from kestrel.runtime.messages import error_to_json
 from kestrel.runtime.place import Place
 from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process
+from kestrel.runtime.users import Ids
 
 FAILED = 126
 CHANGED = tuple(
@@ -69,13 +70,16 @@ class Apart:
 class Child:
     """What a child is given besides its plan: its end of the channel, its output, and how to join its cgroups.
 
-    Without `joiners` it is told of its groups on the channel. It dies with the process that made it unless it lives
+    Without `joiners` it is told of its groups on the channel. With a `user_namespace` (a descriptor, or a pidfd of a
+    process in it) `ids` says what it means. It dies with the process that made it unless it lives
     `apart`.
     """
 
     channel: Channel
     stdio: Stdio
     joiners: "Sequence[int] | None" = None
+    ids: "Ids | None" = None
+    user_namespace: int = -1
     apart: "Apart | None" = None
 
 
@@ -147,6 +151,7 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     if child.apart is None or child.apart.keyring:
         _own_keyring()
     place = Place(child.channel)
+    place.user_namespace = child.user_namespace
     os.umask(0)
     for operation in plan.operations:
         operation.execute(place)
@@ -159,6 +164,7 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
 def close_others(child: Child, *others: int) -> None:
     """Close every descriptor of the shim but those that are ours: nothing of the host's is open in here."""
     given = [*(child.joiners or ()), *_given(child.stdio)]
+    given += [child.user_namespace] if child.user_namespace >= 0 else []
     if child.apart is not None:
         given += [child.apart.gate.fileno()] if child.apart.gate is not None else []
         given += range(3, 3 + child.apart.preserved)
@@ -196,7 +202,7 @@ def enter_joined(task: Process, child: Child, width: int, height: int, warning: 
     if task.terminal:
         with opened(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             master, terminal = devices.open_terminal(root, width, height)
-        os.fchown(terminal, task.uid, -1)
+        os.fchown(terminal, _owner(task, child), -1)
         masters = [master]
     finish(task, child, terminal, masters, [warning])
 
@@ -211,9 +217,9 @@ def finish(
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
     apart = child.apart or Apart()
-    _take_stdio(child.stdio, terminal, task.uid)
+    _take_stdio(child.stdio, terminal, _owner(task, child))
     _keep_only(apart.preserved)
-    limited = process.confine(task, bound=child.apart is None)
+    limited = process.confine(task, bound=child.apart is None, user_namespace=child.user_namespace)
     env = process.environment(task)
     path = program.find(task.args[0], env)
     told = [warning for warning in (*warnings, *limited, *task.warnings) if warning]
@@ -224,6 +230,11 @@ def finish(
     if starter.receive() is None:
         os._exit(FAILED)
     guarded(starter, lambda: _launch(task, path, env, apart.preserved, start_hooks))
+
+
+def _owner(task: Process, child: Child) -> int:
+    """Return the process's user as the host knows it."""
+    return task.uid if child.ids is None else child.ids.uid(task.uid)
 
 
 def _keep_only(preserved: int) -> None:

@@ -63,8 +63,8 @@ class CreateRequest:
     """A container to make ready: everything but the exec of its process.
 
     `spec` is JSON text, which only the container's own process reads; what the shim has to know of it stands beside
-    it: the types of its new `namespaces`, its `resources` and `devices`, and of its `process`, again as text, what a
-    later exec inherits. `asked` fills these in.
+    it: the types of its new `namespaces`, its `resources`, `devices` and mappings, and of its `process`, again as
+    text, what a later exec inherits. `asked` fills these in.
 
     `rootfs` is `linux.rootfs.Rootfs.to_json()`, or None for the spec's `root.path`. `cgroup` is relative to each
     hierarchy's root. With `stdin` the process reads what attachers write; with `stdin_once` it sees the end when the
@@ -77,6 +77,8 @@ class CreateRequest:
     namespaces: Sequence[str] = ()
     resources: JSON = field(default_factory=dict)
     devices: Sequence[JSON] = ()
+    uid_mappings: Sequence[JSON] = ()
+    gid_mappings: Sequence[JSON] = ()
     rootfs: "JSON | None" = None
     log: "JSON | None" = None
     terminal: bool = False
@@ -98,6 +100,8 @@ class CreateRequest:
             namespaces=[entry.get("type", "") for entry in entries if not entry.get("path")],
             resources=linux.get("resources") or {},
             devices=linux.get("devices") or (),
+            uid_mappings=linux.get("uidMappings") or (),
+            gid_mappings=linux.get("gidMappings") or (),
             cgroup=cgroup or linux.get("cgroupsPath") or "",
             terminal=terminal or bool(process.get("terminal")),
             **more,

@@ -27,6 +27,7 @@ from kestrel.runtime.channel import Channel, pair
 from kestrel.runtime.init import Apart, Child, Stdio
 from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process, set_oom_score
+from kestrel.runtime.users import Ids
 
 JOINED = (
     abi.CLONE_NEWNS | abi.CLONE_NEWPID | abi.CLONE_NEWNET | abi.CLONE_NEWIPC | abi.CLONE_NEWUTS | abi.CLONE_NEWCGROUP
@@ -51,35 +52,47 @@ def create(
     our own. With `apart` it outlives this process.
     """
     joiners = group.joiners() if group is not None else []
+    namespace = plan.ids.make() if plan.ids is not None else -1
+
+    def child(channel: Channel) -> Child:
+        return Child(channel=channel, stdio=stdio, joiners=joiners, ids=plan.ids, user_namespace=namespace, apart=apart)
+
     try:
         if plan.time_offsets:
-            return _at_another_time(
-                plan, lambda new: _start(new, lambda _channel: plan, group, joiners, stdio, pid_namespace, apart)
-            )
-        return _start(plan.new, lambda _channel: plan, group, joiners, stdio, pid_namespace, apart)
+            return _at_another_time(plan, lambda new: _start(new, lambda _channel: plan, group, child, pid_namespace))
+        return _start(plan.new, lambda _channel: plan, group, child, pid_namespace)
     finally:
-        for fd in joiners:
+        for fd in {*joiners, namespace} - {-1}:
             os.close(fd)
 
 
 def begin(
-    new: int, make: Callable[[Channel], Plan], group: "Group | None", stdio: Stdio, pid_namespace: int = -1
+    new: int,
+    make: Callable[[Channel], Plan],
+    group: "Group | None",
+    stdio: Stdio,
+    pid_namespace: int = -1,
+    ids: "Ids | None" = None,
+    user_namespace: int = -1,
 ) -> Started:
     """Start a container's first process, which makes its plan itself; `tell_groups` must follow.
 
     `new` are the CLONE_NEW* bits of its plan. `make` is called in the child, with its end of the channel. `group` is
-    where it is to be born, if it exists already.
+    where it is to be born, if it exists already. `ids` and `user_namespace` belong together.
     """
 
     def checked(channel: Channel) -> Plan:
         plan = make(channel)
-        if plan.new != new:
+        if plan.new != new or plan.ids != ids:
             raise InvalidArgument("the request and linux.namespaces do not name the same namespaces")
         if plan.time_offsets:
             raise Unimplemented("linux.timeOffsets are not set here", hint="use `kestrel-runtime` for such a container")
         return plan
 
-    return _start(new, checked, group, None, stdio, pid_namespace, None)
+    def child(channel: Channel) -> Child:
+        return Child(channel=channel, stdio=stdio, ids=ids, user_namespace=user_namespace)
+
+    return _start(new, checked, group, child, pid_namespace)
 
 
 def tell_groups(channel: Channel, group: "Group | None") -> None:
@@ -96,17 +109,15 @@ def _start(
     new: int,
     make: Callable[[Channel], Plan],
     group: "Group | None",
-    joiners: "list[int] | None",
-    stdio: Stdio,
+    child: Callable[[Channel], Child],
     pid_namespace: int,
-    apart: "Apart | None",
 ) -> Started:
     ours, theirs = pair()
     try:
         # The cgroup namespace is made by the child, once it is in its group.
         pid, pidfd = _clone(new & ~abi.CLONE_NEWCGROUP, group, pid_namespace)
         if pid == 0:
-            init.run(make, Child(channel=Channel(theirs), stdio=stdio, joiners=joiners, apart=apart))
+            init.run(make, child(Channel(theirs)))
     except BaseException:
         ours.close()
         raise
@@ -157,10 +168,13 @@ def join(
     stdio: Stdio,
     size: tuple[int, int] = (0, 0),
     apart: "Apart | None" = None,
+    ids: "Ids | None" = None,
 ) -> Started:
     """Start another process in the container whose first process is behind the pidfd `target`.
 
-    What it is to be is made in the child, by `make`, while it still is on the host.
+    What it is to be is made in the child, by `make`, while it still is on the host. `ids` are those of a container
+    that has a user namespace of its own.
+
     The answer's `pid` is the go-between's, which ends at once; the real process's number comes as the first message
     on the channel, `{"pid": N}`.
     """
@@ -169,7 +183,10 @@ def join(
     try:
         pid, pidfd = _clone(0, group, -1)
         if pid == 0:
-            child = Child(channel=Channel(theirs), stdio=stdio, joiners=joiners, apart=apart)
+            namespace = target if ids is not None else -1
+            child = Child(
+                channel=Channel(theirs), stdio=stdio, joiners=joiners, ids=ids, user_namespace=namespace, apart=apart
+            )
             init.guarded(child.channel, lambda: _go_between(target, make, child, size))
     except BaseException:
         ours.close()
@@ -192,7 +209,8 @@ def _go_between(target: int, make: Callable[[], Process], child: Child, size: tu
     init.join_cgroups(child)
     scheduling.move(process.cpus[1])
     syscalls.setns(target, JOINED | (abi.CLONE_NEWTIME if os.path.exists("/proc/self/ns/time") else 0))
-    os.close(target)
+    if child.user_namespace != target:
+        os.close(target)
     pid, pidfd = syscalls.clone3(abi.CLONE_PARENT, exit_signal=0)
     if pid:
         child.channel.send({"pid": pid}, [pidfd])

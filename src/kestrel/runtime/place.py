@@ -33,6 +33,7 @@ class Place:
 
     def __init__(self, channel: "Channel | None" = None) -> None:
         self.channel = channel  # to the process that makes the container
+        self.user_namespace = -1  # the container's, which is entered last
         self.root = -1
         self.sources: dict[int, int] = {}  # index of a bind mount in the plan -> its source, a detached copy
         self.null: Cover | None = None  # the host's /dev/null, for masked files

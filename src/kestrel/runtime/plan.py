@@ -17,11 +17,12 @@ from typing import Any
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Rootfs
-from kestrel.runtime import devices, hooks, names, options, validate
+from kestrel.runtime import devices, hooks, names, options, users, validate
 from kestrel.runtime import operations as op
 from kestrel.runtime.place import Operation
 from kestrel.runtime.process import Filter, Process
 from kestrel.runtime.process import parse as parse_process
+from kestrel.runtime.users import Ids
 
 KINDS = {
     "mount": abi.CLONE_NEWNS,
@@ -60,6 +61,7 @@ class Plan:
     joined: tuple[tuple[int, str], ...]
     operations: tuple[Operation, ...]
     process: Process
+    ids: "Ids | None" = None
     start_hooks: "Callable[[], None] | None" = None
     time_offsets: tuple[tuple[str, int, int], ...] = ()
 
@@ -70,6 +72,8 @@ class Plan:
         lines += [f"join namespace {path}" for _, path in self.joined]
         lines += [operation.describe() for operation in self.operations]
         user = f"user {self.process.uid}:{self.process.gid}"
+        if self.ids is not None:
+            lines.append(f"enter a user namespace: {self.ids.describe()}")
         lines.append(f"run {' '.join(self.process.args)} as {user} in {self.process.cwd}")
         return lines
 
@@ -96,19 +100,20 @@ def build(
     """
     validate.check(spec, sandbox)
     linux = spec.get("linux") or {}
+    ids = users.parse(linux)
     process = parse_process(spec.get("process") or {}, seccomp, linux)
     new, joined = _namespaces(linux.get("namespaces") or ())
     own = bool(new & abi.CLONE_NEWNS)
     own_cgroups = new & abi.CLONE_NEWCGROUP or any(bit == abi.CLONE_NEWCGROUP for bit, _ in joined)
     group = "" if own_cgroups else cgroup
     cgroups = op.MountCgroups("", cgroup_version, tuple(cgroup_hierarchies), group=group)
-    mounts = _mounts(spec.get("mounts") or (), cgroups, linux.get("mountLabel") or "")
-    operations: list[Operation] = [
-        op.TakeSource(m.index, m.source, m.options.recursive) for m in mounts if isinstance(m, op.MountBind)
-    ]
-    operations += [op.OwnMounts(own), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""), own)]
+    entries = spec.get("mounts") or ()
+    mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids)
+    operations: list[Operation] = [_source(m, entries[m.index]) for m in mounts if isinstance(m, op.MountBind)]
+    operations += [op.OwnMounts(own), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""), own, ids)]
+    operations += [users.ActAsOwner(ids.uid(0), ids.gid(0))] if ids is not None else []
     operations += mounts
-    operations += _devices(spec, linux, process, size)
+    operations += _devices(spec, linux, process, size, ids)
     found = hooks.parse(spec)
     if found and state is None:
         raise Unimplemented("hooks are not run here", hint="use `kestrel-runtime` for a container with hooks")
@@ -127,6 +132,7 @@ def build(
     return Plan(
         new=new,
         joined=joined,
+        ids=ids,
         operations=tuple(operations),
         process=process,
         start_hooks=hooks.at_start(found, state or {}),
@@ -137,6 +143,8 @@ def build(
 def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[int, str], ...]]:
     new, joined = 0, []
     for entry in entries:
+        if entry["type"] == "user":
+            continue  # entered last, through a descriptor: `Plan.ids`
         bit = KINDS[entry["type"]]
         if entry.get("path"):
             joined.append((bit, entry["path"]))
@@ -145,7 +153,17 @@ def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[
     return new, tuple(joined)
 
 
-def _mounts(entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str) -> list[Operation]:
+def _source(bind: op.MountBind, entry: Mapping[str, Any]) -> op.TakeSource:
+    """Return how the source of a bind mount is taken; mappings of its own come before the container's."""
+    given = entry.get("uidMappings"), entry.get("gidMappings")
+    own = users.ranges(given[0] or (), given[1] or (), f"mount {bind.destination}") if any(given) else None
+    idmap = bind.options.idmap or ("idmap" if own is not None else "")
+    return op.TakeSource(bind.index, bind.source, bind.options.recursive, idmap, own)
+
+
+def _mounts(
+    entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str, ids: "Ids | None"
+) -> list[Operation]:
     found: list[Operation] = []
     for index, entry in enumerate(entries):
         destination = absolute(entry["destination"])
@@ -158,6 +176,7 @@ def _mounts(entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, labe
         else:
             if label and kind in LABELLED:
                 parsed = replace(parsed, data=(*parsed.data, ("context", label)))
+            parsed = users.translated(kind, parsed, ids)
             found.append(op.MountFilesystem(destination, kind, entry.get("source", ""), parsed))
     return found
 
@@ -174,7 +193,7 @@ def absolute(path: str) -> str:
 
 
 def _devices(
-    spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int]
+    spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int], ids: "Ids | None"
 ) -> list[Operation]:
     """A container with /dev of its own gets its devices and links; one that was given the host's is left alone."""
     mounts = spec.get("mounts") or ()
@@ -192,8 +211,8 @@ def _devices(
                 device.get("major", 0),
                 device.get("minor", 0),
                 device.get("fileMode", 0o666) & 0o7777,
-                device.get("uid", 0),
-                device.get("gid", 0),
+                device.get("uid", 0) if ids is None else ids.uid(device.get("uid", 0)),
+                device.get("gid", 0) if ids is None else ids.gid(device.get("gid", 0)),
             )
         )
     has_devpts = any(m.get("type") == "devpts" for m in mounts)
@@ -203,7 +222,8 @@ def _devices(
             raise InvalidArgument("process.terminal needs a devpts filesystem among the mounts", errno=errno.ENOTTY)
         asked_size = (spec.get("process") or {}).get("consoleSize") or {}
         width, height = asked_size.get("width") or size[0], asked_size.get("height") or size[1]
-        found.append(devices.OpenConsole(width, height, process.uid))
+        owner = process.uid if ids is None else ids.uid(process.uid)
+        found.append(devices.OpenConsole(width, height, owner))
     return found
 
 

@@ -159,15 +159,18 @@ def _limit(value: int) -> int:
 # --- in the container ------------------------------------------------------------------------------------------------
 
 
-def confine(process: Process, *, bound: bool = True) -> list[str]:
+def confine(process: Process, *, bound: bool = True, user_namespace: int = -1) -> list[str]:
     """Become the process's user with its rights, in its directory; return what the machine did not let us do.
 
-    `bound`: it is to die with its parent.
+    `bound`: it is to die with its parent. `user_namespace` (a descriptor, or a pidfd of a process in it) is entered
+    first: what comes before needs rights over the host, what follows is done with all rights over the container alone.
     """
     warnings = _set_rlimits(process)
     if process.scheduling is not None:
         process.scheduling.apply()
     lsm.confine_next(process.apparmor, process.selinux)
+    if user_namespace >= 0:
+        syscalls.setns(user_namespace, abi.CLONE_NEWUSER)
     syscalls.prctl(abi.PR_SET_KEEPCAPS, 1)
     if process.no_new_privileges:
         syscalls.prctl(abi.PR_SET_NO_NEW_PRIVS, 1)

@@ -47,6 +47,7 @@ from kestrel.runtime.messages import (
 )
 from kestrel.runtime.place import Place
 from kestrel.runtime.process import set_oom_score
+from kestrel.runtime.users import Ids
 
 LOG = "shim.log"
 OOM_SCORE = -900
@@ -152,6 +153,7 @@ class Shim:
         self._next_exec = 1
         self._unclaimed: dict[int, int] = {}  # pid -> wait status, while some exec's pid is not known yet
         self._clients: list[Connection] = []
+        self._user_namespaces: dict[Ids, int] = {}
         self._loop.watch_children(self._reaped)
         self._pause = _hold_pid_namespace() if request.share_pid else -1
         self._listener = Listener(self._loop, request.directory, SOCKET, self._accepted)
@@ -165,6 +167,7 @@ class Shim:
             oom_score=oom_score,
             exited=lambda exited: self._tell("exited", exited),
             out_of_memory=lambda event: self._tell("oom", event),
+            user_namespace=self._user_namespace,
         )
         self._operations: dict[str, Callable[[Connection, Any, dict[str, Any]], None]] = {
             "hello": self._hello,
@@ -191,6 +194,14 @@ class Shim:
     def run(self) -> None:
         """Serve until shut down."""
         self._loop.run()
+
+    def _user_namespace(self, ids: "Ids | None") -> int:
+        """Return the user namespace of these ids, which containers of the sandbox share; -1 for none."""
+        if ids is None:
+            return -1
+        if ids not in self._user_namespaces:
+            self._user_namespaces[ids] = ids.make()
+        return self._user_namespaces[ids]
 
     # --- clients ---
 

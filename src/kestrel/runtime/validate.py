@@ -34,8 +34,8 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
         if not isinstance(entry.get("destination"), str) or not entry["destination"]:
             raise InvalidArgument("a mount has no destination")
         words = entry.get("options") or ()
-        if "idmap" in words or "ridmap" in words or entry.get("uidMappings"):
-            raise Unimplemented(f"id-mapped mounts are not supported yet: {entry['destination']}")
+        if ("idmap" in words or "ridmap" in words) and not (entry.get("uidMappings") or "user" in own):
+            raise InvalidArgument(f"the id-mapped mount at {entry['destination']} has no mappings")
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
     _not_built(linux)
@@ -50,8 +50,12 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
         if kind in seen:
             raise InvalidArgument(f"namespace type {kind!r} is listed twice")
         seen.add(kind)
-    if "user" in seen or linux.get("uidMappings") or linux.get("gidMappings"):
-        raise Unimplemented("user namespaces are not supported yet", hint="leave `user` out of linux.namespaces")
+        if kind == "user" and entry.get("path"):
+            raise Unimplemented(
+                "joining a user namespace is not supported yet", hint="give uidMappings and gidMappings"
+            )
+    if "user" not in seen and (linux.get("uidMappings") or linux.get("gidMappings")):
+        raise InvalidArgument("linux.uidMappings needs a user namespace", hint="add `user` to linux.namespaces")
     if linux.get("timeOffsets") and "time" not in seen:
         raise InvalidArgument("linux.timeOffsets needs a time namespace of the container's own")
     return frozenset(seen)

@@ -1,0 +1,52 @@
+"""User namespaces: another numbering of users and groups (`man 7 user_namespaces`).
+
+A namespace exists as long as a process is in it or a descriptor of it is open. `make` wants only the latter: a process
+is born into a new one, its maps are written by us from outside, which needs CAP_SETUID and CAP_SETGID but allows any
+range, and it is ended. What is left is a descriptor: for setns(2), and for id-mapped mounts (`mounts.map_ids`).
+"""
+
+import os
+import signal
+
+from kestrel.linux import abi, syscalls
+
+Range = tuple[int, int, int]
+"""(first id inside, first id outside, how many), as in a line of /proc/PID/uid_map."""
+
+
+def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]") -> int:
+    """Return a descriptor of a new user namespace with these maps. Only for a process with one thread."""
+    # No signal at its end: whoever waits for all children must not take this one for its own.
+    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER, exit_signal=0)
+    if pid == 0:
+        try:
+            while True:
+                signal.pause()
+        finally:
+            os._exit(0)
+    try:
+        process = f"/proc/{_number(pidfd)}"
+        for name, ranges in (("uid_map", uids), ("gid_map", gids)):
+            _write(f"{process}/{name}", "".join(f"{inside} {outside} {size}\n" for inside, outside, size in ranges))
+        return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        os.waitpid(pid, abi.WALL)
+
+
+def _number(pidfd: int) -> int:
+    """Return the number by which /proc knows a process: ours is of another PID namespace in a container's init."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as info:
+        return next(int(line.split()[1]) for line in info if line.startswith("Pid:"))
+
+
+def _write(path: str, text: str) -> None:
+    """Write a map, which the kernel takes in one piece and only once."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise syscalls.failure(f"write {text.strip()!r}", path, error.errno) from None
+    finally:
+        os.close(fd)

@@ -1,0 +1,119 @@
+"""A container's users: which ids of the host stand behind its own, and the operation that makes files theirs.
+
+A container in a user namespace is built by the host's root, in mount and other namespaces that belong to the host,
+and its process enters the user namespace last (`process.confine`), before it takes its own rights. So nothing that is
+mounted can be changed from inside, whatever rights the container has over its own namespaces; /proc and /sys are
+mounted with the host's rights, where a user namespace might be refused them (mount_too_revealing in the kernel's
+fs/namespace.c); and device nodes work. What it costs: a right over the network, such as to bind a low port, needs the
+network namespace's own user namespace, which is the host's; sandboxes lift that limit by a sysctl.
+
+Layers and volumes are id-mapped where they are mounted, so nothing is ever changed on disk for it. Files made on the
+way belong to the container's root because the maker's filesystem ids are its (`ActAsOwner`).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.linux import syscalls, user_namespaces
+from kestrel.linux.user_namespaces import Range
+from kestrel.runtime.options import Options
+from kestrel.runtime.place import Operation, Place
+
+LIMIT = 340  # lines the kernel takes in a map (`man 7 user_namespaces`)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ids:
+    """What ids inside mean outside."""
+
+    uids: tuple[Range, ...]
+    gids: tuple[Range, ...]
+
+    def uid(self, inside: int) -> int:
+        """Return the host's number of a user. Raises InvalidArgument for one that has none."""
+        return _outside(self.uids, inside, "user")
+
+    def gid(self, inside: int) -> int:
+        """Return the host's number of a group. Raises InvalidArgument for one that has none."""
+        return _outside(self.gids, inside, "group")
+
+    def describe(self) -> str:
+        """Say it."""
+        words = [f"{inside} to {inside + size - 1} are {outside} and on" for inside, outside, size in self.uids]
+        return f"users {', '.join(words)} on the host"
+
+    def make(self) -> int:
+        """Return a descriptor of a user namespace with these maps."""
+        return user_namespaces.make(self.uids, self.gids)
+
+
+def _outside(ranges: tuple[Range, ...], inside: int, what: str) -> int:
+    for first, outside, size in ranges:
+        if first <= inside < first + size:
+            return outside + inside - first
+    raise InvalidArgument(
+        f"{what} {inside} is in none of the container's ranges", hint="widen linux.uidMappings and gidMappings"
+    )
+
+
+def parse(linux: Mapping[str, Any]) -> "Ids | None":
+    """Return the ids of a spec's `linux`; None without a user namespace of its own. Raises InvalidArgument."""
+    own = any(entry.get("type") == "user" and not entry.get("path") for entry in linux.get("namespaces") or ())
+    if not own:
+        return None
+    return ranges(linux.get("uidMappings") or (), linux.get("gidMappings") or (), "linux")
+
+
+def ranges(uids: Sequence[Mapping[str, Any]], gids: Sequence[Mapping[str, Any]], where: str) -> Ids:
+    """Return ids from the spec's form of both mappings; `where` names their owner in errors."""
+    return Ids(uids=_ranges(uids, f"{where}.uidMappings"), gids=_ranges(gids, f"{where}.gidMappings"))
+
+
+def _ranges(entries: Sequence[Mapping[str, Any]], name: str) -> tuple[Range, ...]:
+    if not 0 < len(entries) <= LIMIT:
+        raise InvalidArgument(f"{name} must have 1 to {LIMIT} entries, it has {len(entries)}")
+    found = []
+    for entry in entries:
+        numbers = (entry.get("containerID"), entry.get("hostID"), entry.get("size"))
+        if any(type(number) is not int or not 0 <= number < 2**32 for number in numbers) or not entry["size"]:
+            raise InvalidArgument(f"{name}: {dict(entry)} does not have containerID, hostID and a size in numbers")
+        found.append((entry["containerID"], entry["hostID"], entry["size"]))
+    return tuple(found)
+
+
+def translated(kind: str, options: Options, ids: "Ids | None") -> Options:
+    """Return a mount's options with the container's ids in them as the host's, since the host's root mounts it."""
+    if ids is None or kind not in ("tmpfs", "devpts"):
+        return options
+    outside = {"uid": ids.uid, "gid": ids.gid}
+    data = tuple(
+        (key, str(outside[key](int(value)))) if key in outside and value and value.isdigit() else (key, value)
+        for key, value in options.data
+    )
+    return replace(options, data=data)
+
+
+@dataclass(frozen=True, slots=True)
+class ActAsOwner(Operation):
+    """From here on, files that are made belong to the container's root."""
+
+    uid: int
+    gid: int
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"make files as {self.uid}:{self.gid}, the container's root"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """setfsgid(2), setfsuid(2): the latter takes the rights over files away, which are still permitted."""
+        syscalls.set_filesystem_ids(self.uid, self.gid)
+        _, permitted, inheritable = syscalls.capget()
+        syscalls.capset(permitted, permitted, inheritable)
+
+
+def own(path: str, ids: Ids) -> None:
+    """Give the top of an upper directory to the container's root; all else in it is made by its processes."""
+    os.chown(path, ids.uid(0), ids.gid(0))

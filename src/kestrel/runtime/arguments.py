@@ -4,9 +4,11 @@ The form is that of Go's flag package, which callers of runc write: `--name valu
 alike, a switch may say `=false`, `--` ends the options.
 """
 
-from collections.abc import Mapping, Sequence
-
 from kestrel.base.errors import InvalidArgument
+
+TYPE_CHECKING = False  # what only checkers need would cost more than reading the words
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Value = str | bool | int | list[str]
 
@@ -38,7 +40,7 @@ class Options:
         return value if isinstance(value, list) else []
 
 
-def parse(words: Sequence[str], known: Mapping[str, str], *, mixed: bool = False) -> Options:
+def parse(words: "Sequence[str]", known: "Mapping[str, str]", *, mixed: bool = False) -> Options:
     """Read options. `known` maps `name` or `name,n` to `switch`, `text`, `number` or `list`.
 
     With `mixed`, options may stand behind words as well. Raises InvalidArgument.

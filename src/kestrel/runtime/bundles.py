@@ -11,15 +11,16 @@ number used again is not taken for the container.
 """
 
 import errno
-import json
 import os
-import socket
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
 
 from kestrel.base.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
-from kestrel.runtime import state
+from kestrel.runtime import plainjson, state
+
+TYPE_CHECKING = False  # typing and its like cost more than `state` has to do
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+    from typing import Any
 
 ROOT = "/run/kestrel-runtime"
 STATE, CONFIG, GATE = "state.json", "config.json", "start.sock"
@@ -29,28 +30,57 @@ _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _LATER = _FIRST | {"."}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A container of the command. `started` is its first process's start time in clock ticks since boot."""
+    """A container of the command. `started` is its first process's start time in clock ticks since boot.
 
-    id: str
-    bundle: str
-    pid: int = 0
-    started: int = 0
-    oci_version: str = "1.0.0"
-    created: str = ""
-    rootfs: str = ""
-    cgroup: str = ""
-    own_pids: bool = True
-    owner: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    Written by hand and not a dataclass, whose module takes longer to load than `state` to answer.
+    """
 
-    def describe(self, status: str) -> dict[str, Any]:
+    __slots__ = (
+        "annotations", "bundle", "cgroup", "created", "id", "oci_version", "own_pids", "owner", "pid", "rootfs", "started",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002 - the spec's word
+        bundle: str,
+        pid: int = 0,
+        started: int = 0,
+        oci_version: str = "1.0.0",
+        created: str = "",
+        rootfs: str = "",
+        cgroup: str = "",
+        own_pids: bool = True,
+        owner: str = "",
+        annotations: "Mapping[str, str] | None" = None,
+    ) -> None:
+        self.id = id
+        self.bundle = bundle
+        self.pid = pid
+        self.started = started
+        self.oci_version = oci_version
+        self.created = created
+        self.rootfs = rootfs
+        self.cgroup = cgroup
+        self.own_pids = own_pids
+        self.owner = owner
+        self.annotations = dict(annotations or {})
+
+    def members(self) -> "dict[str, Any]":
+        """Return everything as plain JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def with_process(self, pid: int, started: int = 0) -> "Record":
+        """Return the same container with another first process."""
+        return Record(**{**self.members(), "pid": pid, "started": started})
+
+    def describe(self, status: str) -> "dict[str, Any]":
         """Return the state that the runtime-spec defines (runtime.md, "State")."""
         found: dict[str, Any] = {"ociVersion": self.oci_version, "id": self.id, "status": status}
         if status != state.STOPPED:
             found["pid"] = self.pid
-        return {**found, "bundle": self.bundle, "annotations": dict(self.annotations)}
+        return {**found, "bundle": self.bundle, "annotations": self.annotations}
 
 
 def check_id(identifier: str) -> str:
@@ -81,15 +111,15 @@ def save(place: str, record: Record) -> None:
     temporary = f"{place}/.{STATE}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
-        json.dump(asdict(record), file)
+        file.write(plainjson.dumps(record.members()))
     os.replace(temporary, f"{place}/{STATE}")
 
 
-def save_config(place: str, spec: Mapping[str, Any]) -> None:
+def save_config(place: str, spec: "Mapping[str, Any]") -> None:
     """Keep the spec as it is now."""
     fd = os.open(f"{place}/{CONFIG}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
-        json.dump(spec, file)
+        file.write(plainjson.dumps(spec))
 
 
 def load(root: str, identifier: str) -> Record:
@@ -97,27 +127,23 @@ def load(root: str, identifier: str) -> Record:
     place = directory(root, identifier)
     try:
         with open(f"{place}/{STATE}", encoding="utf-8") as file:
-            found = json.load(file)
-        return Record(**{name: value for name, value in found.items() if name in _FIELDS})
+            return Record(**plainjson.loads(file.read()))
     except FileNotFoundError:
         raise NotFound(f"container does not exist: {identifier}") from None
     except (ValueError, TypeError) as error:
         raise DataLoss(f"{place}/{STATE} cannot be read: {error}") from error
 
 
-_FIELDS = frozenset(entry.name for entry in fields(Record))
-
-
-def load_config(root: str, identifier: str) -> dict[str, Any]:
+def load_config(root: str, identifier: str) -> "dict[str, Any]":
     """Return the spec that a container was created with."""
     return read_spec(f"{directory(root, identifier)}/{CONFIG}")
 
 
-def read_spec(path: str) -> dict[str, Any]:
+def read_spec(path: str) -> "dict[str, Any]":
     """Read a spec. Raises NotFound or InvalidArgument naming the file."""
     try:
         with open(path, encoding="utf-8") as file:
-            spec = json.load(file)
+            spec = plainjson.loads(file.read())
     except FileNotFoundError:
         raise NotFound(f"JSON specification file {path} not found", hint="`kestrel-runtime spec` makes one") from None
     except ValueError as error:
@@ -186,8 +212,10 @@ def frozen(path: str) -> bool:
 # --- the gate -------------------------------------------------------------------------------------------------------
 
 
-def make_gate(place: str) -> socket.socket:
+def make_gate(place: str) -> "socket.socket":
     """Return the listening socket at which a container's first process will wait."""
+    import socket
+
     gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -204,6 +232,8 @@ def make_gate(place: str) -> socket.socket:
 
 def open_gate(place: str) -> "socket.socket | None":
     """Connect to a container that waits, so that nobody else can; None when it does not wait any more."""
+    import socket
+
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

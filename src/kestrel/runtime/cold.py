@@ -26,7 +26,7 @@ from kestrel.base.errors import (
 from kestrel.linux import abi, cgroups
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_spec import VERSION
-from kestrel.runtime import bundles, groups, hooks, parent, plan, process, resources, state
+from kestrel.runtime import bundles, groups, hooks, parent, plan, process, resources, state, users
 from kestrel.runtime.bundles import Record
 from kestrel.runtime.channel import Channel
 from kestrel.runtime.container import seccomp_filter
@@ -171,7 +171,7 @@ class Creation:
             if namespace >= 0:
                 os.close(namespace)
         self._pidfd = started.pidfd
-        self._record = replace(self._record, pid=started.pid, started=bundles.start_time(started.pid))
+        self._record = self._record.with_process(started.pid, bundles.start_time(started.pid))
         channel = Channel(started.channel)
         try:
             warnings = self._prepare(channel)
@@ -203,7 +203,7 @@ class Creation:
 
     def _how_it_ended(self) -> str:
         _, status = os.waitpid(self._record.pid, 0)
-        self._record = replace(self._record, pid=0)
+        self._record = self._record.with_process(0)
         return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
 
     def undo(self, group: "Group | None") -> None:
@@ -217,7 +217,7 @@ class Creation:
             _empty(group)
             _remove_group(group)
         if self._hooked:
-            told = replace(self._record, pid=0).describe(state.STOPPED)
+            told = self._record.with_process(0).describe(state.STOPPED)
             for hook in self._hooks.get("poststop", ()):
                 hooks.run_one(hook, told)
 
@@ -281,7 +281,9 @@ def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *
         raise FailedPrecondition(f"container not running: {record.id}") from None
     try:
         apart = Apart(keyring=wishes.keyring, preserved=wishes.preserved)
-        started = parent.join(target, lambda: task, group_of(record), STDIO, wishes.size, apart)
+        started = parent.join(
+            target, lambda: task, group_of(record), STDIO, wishes.size, apart, users.parse(spec.get("linux") or {})
+        )
     finally:
         os.close(target)
     os.close(started.pidfd)

@@ -12,11 +12,14 @@ container that opens /proc/self/exe for writing finds a read-only file (CVE-2019
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import NoReturn
 
-from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
+from kestrel.base.errors import InvalidArgument, KestrelError
 from kestrel.runtime.arguments import Options, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 NAME = "kestrel-runtime"
 ROOT = "/run/kestrel-runtime"
@@ -101,7 +104,7 @@ _MIXED = frozenset(("state", "kill", "delete", "list", "pause", "resume", "updat
 _PARENTS = frozenset(("create", "run", "exec"))
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Run the command line of this process."""
     words = sys.argv[1:]
     before = Options({}, [])
@@ -177,9 +180,9 @@ def report(before: Options, message: str, hint: "str | None" = None, level: str 
     """Tell an error to people on standard error, and to the caller's log."""
     path, moment = before.text("log"), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if before.text("log-format") == "json":
-        import json
+        from kestrel.runtime import plainjson
 
-        record = json.dumps({"level": level, "msg": message, "time": moment}) + "\n"
+        record = plainjson.dumps({"level": level, "msg": message, "time": moment}) + "\n"
     else:
         quoted = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         record = f'time="{moment}" level={level} msg="{quoted}"\n'
@@ -214,13 +217,6 @@ def _help(name: str = "") -> int:
         names = ", ".join(f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in full.split(","))
         sys.stdout.write(f"  {names}{'' if kind == 'switch' else ' ' + kind.upper()}\n")
     return 0
-
-
-def one_id(options: Options) -> str:
-    """Return the one container id that a command was given."""
-    if not options.words or not options.words[0]:
-        raise NotFound("container id cannot be empty", hint=f"{NAME} list names the containers")
-    return options.words[0]
 
 
 if __name__ == "__main__":

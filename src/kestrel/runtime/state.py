@@ -11,11 +11,13 @@ synced to disk, which would cost more than all else at the end of a container: w
 death of any process, and no container survives that of the machine, after which none is believed to run.
 """
 
-import json
 import os
 
 from kestrel.base.errors import FailedPrecondition
-from kestrel.runtime.messages import Exited
+
+TYPE_CHECKING = False  # the states are for commands too, which load as little as they can
+if TYPE_CHECKING:
+    from kestrel.runtime.messages import Exited
 
 CREATING = "creating"
 CREATED = "created"
@@ -55,8 +57,10 @@ def require(operation: str, status: str, container_id: str) -> None:
 EXITS = "exits"
 
 
-def write_exit(directory: str, exited: Exited) -> None:
+def write_exit(directory: str, exited: "Exited") -> None:
     """Record an end; whoever looks from now on finds it."""
+    import json
+
     folder = f"{directory}/{EXITS}"
     try:
         os.mkdir(folder, 0o700)
@@ -74,6 +78,10 @@ def write_exit(directory: str, exited: Exited) -> None:
 
 def read_exit(directory: "str | os.PathLike[str]", container_id: str) -> "Exited | None":
     """Return how a container ended, or None when it is not known to have."""
+    import json
+
+    from kestrel.runtime.messages import Exited
+
     try:
         with open(f"{os.fspath(directory)}/{EXITS}/{container_id}", encoding="utf-8") as file:
             body = json.load(file)
@@ -82,7 +90,7 @@ def read_exit(directory: "str | os.PathLike[str]", container_id: str) -> "Exited
     return Exited(container_id=container_id, **body)
 
 
-def read_exits(directory: "str | os.PathLike[str]") -> list[Exited]:
+def read_exits(directory: "str | os.PathLike[str]") -> "list[Exited]":
     """Return the ends of all containers of a sandbox."""
     try:
         names = [name for name in os.listdir(f"{os.fspath(directory)}/{EXITS}") if not name.startswith(".")]

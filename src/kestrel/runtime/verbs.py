@@ -3,17 +3,18 @@
 What only some commands need is imported by them: `state` is asked more often than anything else is done.
 """
 
-import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
-from kestrel.runtime import bundles, state
+from kestrel.runtime import bundles, plainjson, state
 from kestrel.runtime.arguments import Options
 from kestrel.runtime.bundles import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from kestrel.runtime.cold import Made, Wishes
 
 
@@ -24,7 +25,7 @@ def _container(root: str, options: Options) -> Record:
 
 
 def _print(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(plainjson.pretty(value) + "\n")
 
 
 # --- life -----------------------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def _wishes(options: Options, *, foreground: bool) -> "Wishes":
     )
 
 
-def _check_terminal(options: Options, process: dict[str, Any], *, foreground: bool) -> None:
+def _check_terminal(options: Options, process: "dict[str, Any]", *, foreground: bool) -> None:
     terminal, socket = bool(process.get("terminal")), options.text("console-socket")
     if terminal and not foreground and not socket:
         raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
@@ -266,7 +267,7 @@ def do_list(root: str, options: Options) -> int:
             }
             for record, now in found
         ]
-        sys.stdout.write(json.dumps(entries))
+        sys.stdout.write(plainjson.dumps(entries))
     else:
         rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
         rows += [
@@ -289,7 +290,7 @@ def do_ps(root: str, options: Options) -> int:
         raise FailedPrecondition("container not running", status=state.STOPPED)
     pids = list(cold.processes(record))
     if options.text("format") == "json":
-        sys.stdout.write(json.dumps(pids) + "\n")
+        sys.stdout.write(plainjson.dumps(pids) + "\n")
         return 0
     import subprocess
 
@@ -318,7 +319,7 @@ def do_events(root: str, options: Options) -> int:
             if options.on("stats"):
                 raise FailedPrecondition(f"container with id {record.id} is not running")
             return 0
-        sys.stdout.write(json.dumps(figures.event(record)) + "\n")
+        sys.stdout.write(plainjson.dumps(figures.event(record)) + "\n")
         sys.stdout.flush()
         if options.on("stats"):
             return 0
@@ -351,8 +352,7 @@ def do_spec(_root: str, options: Options) -> int:
     except FileExistsError:
         raise InvalidArgument(f"file {bundles.CONFIG} exists. Remove it first") from None
     with open(fd, "w", encoding="utf-8") as file:
-        json.dump(features.example(), file, indent="\t")
-        file.write("\n")
+        file.write(plainjson.pretty(features.example()) + "\n")
     return 0
 
 

@@ -18,8 +18,9 @@ from kestrel.base.db import Database
 from kestrel.base.errors import ResourceExhausted
 from kestrel.content import Store
 from kestrel.oci.digest import Digest
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import Erofs, Overlay, missing
 from kestrel.testing.images import compressed, layer
+from kestrel.testing.snapshot_suite import tree
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -48,10 +49,10 @@ import sys, io
 from pathlib import Path
 from kestrel.base.db import Database
 from kestrel.oci.digest import Digest
-from kestrel.snapshots import Overlay
+from kestrel.snapshots import FORM
 from kestrel.testing.images import layer
 root = Path(sys.argv[1])
-snapshots = Overlay(root, Database(root / "kestrel.db"))
+snapshots = FORM(root, Database(root / "kestrel.db"))
 number = int(sys.argv[2]) * 1000
 while True:
     number += 1
@@ -116,13 +117,14 @@ def test_no_acknowledged_blob_is_lost_and_none_is_wrong(tmp_path: Path) -> None:
 
 @pytest.mark.root
 @needs_root
-def test_layers_and_snapshots_are_whole_or_absent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [Overlay, Erofs])
+def test_layers_and_snapshots_are_whole_or_absent(tmp_path: Path, form: "type[Overlay | Erofs]") -> None:
     chooser = random.Random(2)
     layers: dict[str, int] = {}
     keys: set[str] = set()
     doubtful: set[str] = set()
     for seed in range(8):
-        for line in until_killed(UNPACKER, tmp_path, seed, chooser.random() * 0.15):
+        for line in until_killed(UNPACKER.replace("FORM", form.__name__), tmp_path, seed, chooser.random() * 0.15):
             verb, *rest = line.split()
             if verb == "layer":
                 layers[rest[1]] = int(rest[0])
@@ -135,17 +137,18 @@ def test_layers_and_snapshots_are_whole_or_absent(tmp_path: Path) -> None:
         # What is removed every third time may have gone without having been reported.
         doubtful |= {name for name, number in layers.items() if number % 3 == 0}
         database = Database(tmp_path / "kestrel.db")
-        snapshots = Overlay(tmp_path, database)
+        snapshots = form(tmp_path, database)
         known = set(snapshots.layers())
         assert set(layers) - doubtful <= known
         assert {key for key in keys if int(key[1:]) % 3} <= set(snapshots.keys())
         for diff_id in known:
-            home = tmp_path / "layers/sha256" / diff_id.hex / "fs"
-            files = [path for path in home.rglob("*") if path.is_file()]
+            files = [content for content in tree(snapshots.view([diff_id])).values() if isinstance(content, bytes)]
             assert len(files) == 60
-            assert len({path.read_bytes() for path in files}) == 1
+            assert len(set(files)) == 1
         assert list((tmp_path / "layers/new").iterdir()) == []
         assert list((tmp_path / "trash").iterdir()) == []
+        if isinstance(snapshots, Erofs):
+            snapshots.close()
         database.close()
     assert len(layers) > 8
 
@@ -196,9 +199,12 @@ def test_a_resumable_upload_keeps_what_fitted_on_a_full_disk(small_disk: Path, t
 
 @pytest.mark.root
 @needs_root
-def test_a_layer_that_does_not_fit_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", [Overlay, Erofs])
+def test_a_layer_that_does_not_fit_leaves_nothing(
+    small_disk: Path, tmp_path: Path, form: "type[Overlay | Erofs]"
+) -> None:
     database = Database(tmp_path / "kestrel.db")
-    snapshots = Overlay(small_disk, database)
+    snapshots = form(small_disk, database)
     tar = layer({"fits": b"x" * 1000, "zeros": bytes(16 << 20)})
     with pytest.raises(ResourceExhausted, match="no space left"):
         snapshots.add_layer(Digest.of(tar), io.BytesIO(compressed(tar, "gzip")))
@@ -206,4 +212,11 @@ def test_a_layer_that_does_not_fit_leaves_nothing(small_disk: Path, tmp_path: Pa
     assert list((small_disk / "layers/new").iterdir()) == []
     small = layer({"fits": b"x" * 1000})
     snapshots.add_layer(Digest.of(small), io.BytesIO(small))
+    assert snapshots.layers() == [Digest.of(small)]
     database.close()
+
+
+@pytest.mark.root
+@needs_root
+def test_a_disk_whose_files_cannot_be_mounted_is_noticed(small_disk: Path) -> None:
+    assert "files on this filesystem" in missing(small_disk)  # tmpfs

@@ -203,6 +203,8 @@ def missing(root: Path) -> str:
         try:
             return _tried(Path(name))
         except OSError as error:
+            if error.errno == errno.ENOTBLK:
+                return "this kernel does not mount EROFS from files, or not from files on this filesystem"
             return f"{error.strerror or error}"
 
 

@@ -37,7 +37,8 @@ class Record:
     """
 
     __slots__ = (
-        "annotations", "bundle", "cgroup", "created", "id", "oci_version", "own_pids", "owner", "pid", "rootfs", "started",
+        "annotations", "bundle", "cgroup", "created", "id", "oci_version", "own_pids", "owner", "pid", "rootfs",
+        "started",
     )  # fmt: skip
 
     def __init__(

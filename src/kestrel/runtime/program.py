@@ -23,8 +23,12 @@ _MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 22:
 
 
 def find(name: str, env: dict[str, str]) -> str:
-    """Return the path that execve(2) is to be given for argv[0]. Raises NotFound or PermissionDenied."""
+    """Return the path that execve(2) is to be given for argv[0]. Raises NotFound or PermissionDenied.
+
+    A path is looked at too: that it is missing, or not executable, is better known before everything else is ready.
+    """
     if "/" in name:
+        _look_at(name)
         return name
     refused = None
     path = env.get("PATH", DEFAULT_PATH)
@@ -42,6 +46,18 @@ def find(name: str, env: dict[str, str]) -> str:
             f'exec: "{name}": permission denied', hint=f"{refused} is not executable; chmod +x it", exit_code=126
         )
     raise NotFound(f'exec: "{name}": executable file not found in $PATH', hint=f"PATH is {path}", exit_code=NOT_FOUND)
+
+
+def _look_at(path: str) -> None:
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise explain(path, PermissionError(errno.EACCES, ""))
+    except (FileNotFoundError, NotADirectoryError):
+        raise explain(path, FileNotFoundError(errno.ENOENT, "")) from None
+    except OSError:
+        return  # execve(2) says what it is
+    if not os.access(path, os.X_OK, effective_ids=os.geteuid() != os.getuid()):
+        raise explain(path, PermissionError(errno.EACCES, ""))
 
 
 def explain(path: str, error: OSError) -> KestrelError:

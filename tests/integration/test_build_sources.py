@@ -55,13 +55,9 @@ async def repository(tmp_path: Path) -> Any:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    serve = ["daemon", f"--base-path={base}", "--export-all", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr"]
-    daemon = await asyncio.create_subprocess_exec(
-        subprocess.run(["git", "--exec-path"], check=True, capture_output=True, text=True).stdout.strip()
-        + "/git-daemon",
-        *serve[1:],
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+    program = Path(git("--exec-path", cwd=base)) / "git-daemon"  # `git daemon` would stay in front of it
+    serve = [f"--base-path={base}", "--export-all", "--listen=127.0.0.1", f"--port={port}", "--reuseaddr"]
+    daemon = await asyncio.create_subprocess_exec(program, *serve, stderr=asyncio.subprocess.DEVNULL)
     for _ in range(100):
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -156,7 +152,8 @@ async def test_an_agent_reaches_the_command_by_a_socket_of_its_own(world: World,
     try:
         world.file("ask", "")
         await world.build(
-            "FROM busybox\nRUN --mount=type=ssh,required ls -ln $SSH_AUTH_SOCK && test -S $SSH_AUTH_SOCK && env | grep SSH\n",
+            "FROM busybox\nRUN --mount=type=ssh,required "
+            "ls -ln $SSH_AUTH_SOCK && test -S $SSH_AUTH_SOCK && env | grep SSH\n",
             ssh={"default": tmp_path / "agent"},
         )
     finally:

@@ -117,6 +117,13 @@ class Cache:
             ),
         )
 
+    def point(self, key: str, layer: Layer) -> None:
+        """Let a record name another layer that the same inputs once left."""
+        values = (layer.diff_id, layer.blob, layer.media_type, layer.size, key)
+        self._database.execute(
+            "UPDATE build_step SET diff_id = ?, blob = ?, media_type = ?, size = ? WHERE key = ?", values
+        )
+
     def forget(self, key: str) -> None:
         """Drop a record whose layer is gone."""
         self._database.execute("DELETE FROM build_step WHERE key = ?", (key,))

@@ -11,6 +11,7 @@ from typing import Final
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
 from kestrel.build.direct import Item, TarOf
+from kestrel.build.leaks import Needle, guarded
 from kestrel.content import Store
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci import media_types
@@ -50,22 +51,25 @@ class Layers:
         """Return the plan of a root that nothing is written to."""
         return self._snapshots.view(layers)
 
-    def commit(self, key: str, rootfs: Rootfs, epoch: int) -> Layer:
-        """Make a layer of what was written, with no file later than `epoch`; an empty record when nothing was."""
+    def commit(self, key: str, rootfs: Rootfs, epoch: int, wanted: tuple[Needle, ...] = ()) -> Layer:
+        """Make a layer of what was written, with no file later than `epoch`; an empty record when nothing was.
+
+        Raises SecretLeaked when one of `wanted` is in it; then no layer is made.
+        """
         if not os.listdir(rootfs.upper):
             return Layer()
         with self._content.writer() as writer:
-            made = self._snapshots.commit(key, writer, clamp=epoch * 1_000_000_000, consume=True)
+            made = self._snapshots.commit(key, guarded(writer, wanted), clamp=epoch * 1_000_000_000, consume=True)
             writer.commit(made.diff_id)
         digest = str(made.diff_id)
         return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)
 
-    def write(self, items: Mapping[str, Item]) -> Layer:
+    def write(self, items: Mapping[str, Item], wanted: tuple[Needle, ...] = ()) -> Layer:
         """Make a layer of items, without a writable root; an empty record when there are none."""
         if not items:
             return Layer()
         with self._content.writer() as writer:
-            tar = TarOf(items, writer)
+            tar = TarOf(items, guarded(writer, wanted))
             tar.write()
             digest = writer.commit()
         if not self._snapshots.has_layer(digest):

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kestrel.base.db import Database
@@ -19,6 +19,7 @@ from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, nearest
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
 from kestrel.build.check import VIOLATION, BuildOutline, Checked, Target, build_outline, examine, image_names, targets
+from kestrel.build.contents import Contents, look_into
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
 from kestrel.build.executor import Executor
@@ -27,6 +28,7 @@ from kestrel.build.flights import Flights
 from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
 from kestrel.build.layers import Layers
+from kestrel.build.leaks import Needle, leaked, needles, search
 from kestrel.build.lower_from import Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.plan import Planner
@@ -34,6 +36,7 @@ from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
 from kestrel.build.tree import Tree
+from kestrel.build.verify import Difference, first_difference
 from kestrel.build.work import Worker
 from kestrel.content import Store
 from kestrel.dockerfile import IgnoreList, Program, Source, decode, parse, parse_ignore
@@ -87,6 +90,14 @@ class BuildResult:
     names: tuple[str, ...]
     steps: tuple[StepResult, ...]
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A build that was repeated; `difference` None when it gave the same bytes."""
+
+    result: BuildResult
+    difference: Difference | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +156,7 @@ class Builder:
             progress(_planned(plan, read, request))
             for warning in plan.warnings:
                 progress(Warned(text=warning))
+            _no_secrets(plan, await asyncio.to_thread(needles, request.secrets))
             solver = Solver(
                 tools=self._tools,
                 plan=plan,
@@ -190,6 +202,20 @@ class Builder:
         if not found:
             return checked
         return examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target, bases=found)
+
+    async def verify(self, request: BuildRequest, progress: Emit = lambda _: None) -> Verified:
+        """Build, build every step again, and compare. The image of the first build is the one that stays."""
+        first = await self.build(request, progress)
+        second = await self.build(replace(request, no_cache=True, tags=()), progress)
+        difference = await asyncio.to_thread(first_difference, first.steps, second.steps, self._content)
+        if difference is not None:  # what was there before stays the record of each step
+            for step in first.steps:
+                self.cache.point(step.key, step.layer)
+        return Verified(result=first, difference=difference)
+
+    async def contents(self, name: str) -> Contents:
+        """Return what an image's layers hold: added and wasted bytes by instruction, and keys left behind."""
+        return await asyncio.to_thread(look_into, await self._images.resolve(name), self._content)
 
     async def targets(self, request: BuildRequest) -> tuple[Target, ...]:
         """Return the stages that can be built."""
@@ -285,6 +311,18 @@ def _epoch(request: BuildRequest) -> int | None:
     if not text.isdecimal() or int(text) > 1 << 40:
         raise InvalidArgument(f"SOURCE_DATE_EPOCH is `{text}`", hint="it is a number of seconds since 1970")
     return int(text)
+
+
+def _no_secrets(plan: Plan, wanted: tuple[Needle, ...]) -> None:
+    """Refuse a plan that would write a secret's value into the image's configuration. Raises SecretLeaked."""
+    config = plan.target.config
+    places = [("the environment", text) for text in config.env]
+    places += [(f"the label {name}", value) for name, value in config.labels.items()]
+    places += [("the history", record.created_by) for record in plan.target.history]
+    for where, text in places:
+        found = search(text.encode("utf-8", "surrogateescape"), wanted)
+        if found is not None:
+            raise leaked(found, where)
 
 
 def advise(read: _Read, request: BuildRequest, progress: Emit) -> None:

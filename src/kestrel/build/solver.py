@@ -38,6 +38,7 @@ from kestrel.build.graph import (
     Step,
 )
 from kestrel.build.layers import Layers
+from kestrel.build.leaks import SecretLeaked
 from kestrel.build.mounts import Given
 from kestrel.build.ownership import parse_mode
 from kestrel.build.remote import Downloads
@@ -356,11 +357,11 @@ def _placed(error: KestrelError, step: Step) -> KestrelError:
     """Give an error about what an instruction asks for that instruction's place."""
     if isinstance(error, DockerfileError) or "line" in error.context:
         return error
-    if isinstance(error, NotFound | InvalidArgument) or error.kind == "failed-precondition":
-        return DockerfileError(error.message, source=step.place.source, where=step.place.range, hint=error.hint)
-    if type(error) in (Unavailable, DataLoss):
+    if isinstance(error, Unavailable | DataLoss | SecretLeaked):
         placed = DockerfileError(error.message, source=step.place.source, where=step.place.range)
         return type(error)(placed.message, hint=error.hint, **placed.context)
+    if isinstance(error, NotFound | InvalidArgument) or error.kind == "failed-precondition":
+        return DockerfileError(error.message, source=step.place.source, where=step.place.range, hint=error.hint)
     return error
 
 

@@ -27,6 +27,7 @@ from kestrel.build.executor import Executor, Run
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
 from kestrel.build.layers import Layers
+from kestrel.build.leaks import Needle, needles
 from kestrel.build.mounts import Given, Mounts
 from kestrel.build.ownership import find_owner, numeric_owner, parse_mode
 from kestrel.build.tree import FILE, Reader, Source, Tree
@@ -67,8 +68,9 @@ class Worker:
         emit: Emit,
     ) -> Layer:
         """Carry out a step on the layers `below` and return its layer. Raises KestrelError."""
+        wanted = await asyncio.to_thread(needles, given.secrets)
         if isinstance(step.operation, CopyFiles):
-            layer = await _finished(self._copy_directly, step.operation, below, gatherings, step.epoch)
+            layer = await _finished(self._copy_directly, step.operation, below, gatherings, step.epoch, wanted)
             if layer is not None:
                 return layer
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
@@ -79,12 +81,17 @@ class Worker:
                 await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
                 await _finished(_make_directory, step.operation, rootfs, step.epoch)
-            return await _finished(self.layers.commit, key, rootfs, step.epoch)
+            return await _finished(self.layers.commit, key, rootfs, step.epoch, wanted)
         finally:
             await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
 
     def _copy_directly(
-        self, operation: CopyFiles, below: Sequence[Digest], gatherings: Mapping[int, Gathering], epoch: int
+        self,
+        operation: CopyFiles,
+        below: Sequence[Digest],
+        gatherings: Mapping[int, Gathering],
+        epoch: int,
+        wanted: tuple[Needle, ...],
     ) -> Layer | None:
         """COPY and ADD without a writable root; None when an archive has to be unpacked."""
         with ExitStack() as stack:
@@ -106,7 +113,7 @@ class Worker:
                 is_archive=_opens_archive,
                 stack=stack,
             )
-            return None if items is None else self.layers.write(items)
+            return None if items is None else self.layers.write(items, wanted)
 
     async def _run(
         self,

@@ -4,7 +4,7 @@ import os
 import sys
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.cli.console import print_json
+from kestrel.cli.console import print_json, say
 from kestrel.cli.remote import call
 
 TYPE_CHECKING = False
@@ -28,7 +28,11 @@ def build(parsed: "Parsed") -> int:
         "no_cache": parsed.no_cache,
         "pull": parsed.pull,
         "network": parsed.network or "",
-        "secrets": parsed.secret,
+        "secrets": [_absolute(text) for text in parsed.secret],
+        "ssh": [_agent(text) for text in parsed.ssh],
+        "contexts": [_directory(text) for text in parsed.build_context],
+        "labels": parsed.label,
+        "verify": parsed.verify,
     }
     for ask in ("check", "outline", "targets"):
         if getattr(parsed, ask):
@@ -39,8 +43,24 @@ def build(parsed: "Parsed") -> int:
     if parsed.json:
         print_json(result)
     else:
+        if parsed.explain:
+            _explain(result)
         print(result["image_id"])
-    return 0
+    return _verified(result) if parsed.verify else 0
+
+
+def _explain(result: "dict[str, Any]") -> None:
+    for step in result["steps"]:
+        say(f"{'reused' if step['cached'] else 'ran   '}  {step['id']}  {step['title']}\n        {step['reason']}")
+
+
+def _verified(result: "dict[str, Any]") -> int:
+    found = result["difference"]
+    if found is None:
+        say("built twice, and both times the same")
+        return 0
+    say(f"not repeatable: {found['step']} {found['title']}\n  {found['file']} {found['what']}")
+    return 1
 
 
 def show_steps(request: "dict[str, Any]") -> "Any":
@@ -62,6 +82,29 @@ def show_steps(request: "dict[str, Any]") -> "Any":
 def _write(text: str) -> None:
     sys.stderr.write(text)
     sys.stderr.flush()
+
+
+def _absolute(text: str) -> str:
+    """Name a secret's file from the root: the daemon stands elsewhere."""
+    fields = [part.partition("=") for part in text.split(",")]
+    return ",".join(
+        f"{key}={os.path.abspath(value)}" if key in ("src", "source") else f"{key}{equals}{value}"
+        for key, equals, value in fields
+    )
+
+
+def _agent(text: str) -> str:
+    name, equals, path = text.partition("=")
+    if equals:
+        return f"{name}={os.path.abspath(path)}"
+    if "SSH_AUTH_SOCK" not in os.environ:
+        raise InvalidArgument("no ssh agent runs here", hint="eval $(ssh-agent) && ssh-add, or give NAME=SOCKET")
+    return f"{name or 'default'}={os.environ['SSH_AUTH_SOCK']}"
+
+
+def _directory(text: str) -> str:
+    name, equals, path = text.partition("=")
+    return f"{name}={os.path.abspath(path)}" if equals else text
 
 
 def _argument(text: str) -> str:

@@ -80,15 +80,21 @@ COMMANDS = (
         Option("--no-cache", "run every step anew"),
         Option("--pull", "look for a newer base image"),
         Option("--secret", "id=NAME,src=FILE for RUN --mount=type=secret", kind="list", metavar="SPEC"),
+        Option("--ssh", "agent for RUN --mount=type=ssh and ADD of repositories", kind="list", metavar="NAME[=SOCKET]"),
+        Option("--build-context", "a further directory for --from", kind="list", metavar="NAME=DIR"),
+        Option("--label", "label of the image", kind="list", metavar="NAME=VALUE"),
         Option("--network", "network of RUN steps: bridge, host or none", kind="value", metavar="NETWORK"),
+        Option("--verify", "build twice, and name the first file and step that differ"),
+        Option("--explain", "say of every step why it ran or was reused"),
         Option("--check", "look for mistakes and bad practice, and build nothing"),
         Option("--fix", "with --check: write the certain fixes into the Dockerfile"),
         Option("--outline", "print what arguments and secrets a build takes"),
         Option("--targets", "print the stages that can be built"),
         Option("-q --quiet", "print the image's identity only"), JSON)),
     Command("images", "list images", "images:images", group=IMAGES, words="[NAME]", options=(QUIET, JSON)),
-    Command("image", "`image bootstrap`: make a base image out of Debian packages", "images:image", group=IMAGES,
-            words="bootstrap [NAME]", options=(
+    Command("image", "make a base image out of Debian packages (bootstrap), say what an image's layers hold (layers) "
+            "or which keys were left in it (scan)", "images:image", group=IMAGES,
+            words="bootstrap|layers|scan [NAME]", options=(
                 Option("--include", "packages to add, separated by commas", kind="list", metavar="PACKAGES"),
                 Option("--variant", "minimal or python", kind="value", metavar="VARIANT"), JSON)),
     Command("pull", "fetch an image from a registry", "images:pull", group=IMAGES, words="NAME", options=(QUIET, JSON)),

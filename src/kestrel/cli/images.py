@@ -42,12 +42,16 @@ def _short(digest: str) -> str:
 
 
 def image(parsed: "Parsed") -> int:
-    """`kestrel image bootstrap`."""
+    """`kestrel image bootstrap`, `image layers` and `image scan`."""
     verb, *rest = parsed.words
+    if verb in ("layers", "scan") and len(rest) == 1:
+        from kestrel.cli import contents
+
+        return contents.show(verb, call("contents", {"name": rest[0]}), parsed)
     if verb != "bootstrap":
-        close = nearest(verb, ["bootstrap"])
-        hint = "did you mean `kestrel image bootstrap`?" if close else "there is `kestrel image bootstrap`"
-        raise InvalidArgument(f"unknown command `kestrel image {verb}`", hint=hint)
+        close = nearest(verb, ["bootstrap", "layers", "scan"])
+        hint = f"did you mean `kestrel image {close}`?" if close else "there are bootstrap, layers NAME and scan NAME"
+        raise InvalidArgument(f"unknown command `kestrel image {' '.join(parsed.words)}`", hint=hint)
     packages = [name for text in parsed.include for name in text.split(",") if name]
     body = {"name": rest[0] if rest else "", "variant": parsed.variant or "", "include": packages}
     made = call("bootstrap", body, Progress(quiet=parsed.json))

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kestrel.base.errors import InvalidArgument
 from kestrel.build import BuildRequest as Build
 from kestrel.control.requests import (
@@ -94,7 +96,10 @@ async def bootstrap(services: Services, request: BootstrapRequest, emit: Emit) -
 async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
     """Build an image from a Dockerfile."""
     async with relayed(emit) as progress:
-        return await services.builder.build(_request(request), progress)
+        if not request.verify:
+            return await services.builder.build(_request(request), progress)
+        verified = await services.builder.verify(_request(request), progress)
+        return {**msgspec.to_builtins(verified.result), "difference": verified.difference, "verified": True}
 
 
 async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
@@ -121,6 +126,45 @@ async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
     return {"findings": findings, "error": checked.error}
 
 
+async def contents(services: Services, request: ImageRequest, _emit: Emit) -> Any:
+    """Say what the layers of an image hold, and which keys were left in it."""
+    found = await services.builder.contents(request.name)
+    return {
+        "size": found.size,
+        "wasted": found.wasted,
+        "layers": [
+            {
+                "created_by": layer.created_by,
+                "diff_id": layer.diff_id,
+                "size": layer.size,
+                "files": layer.files,
+                "wasted": layer.wasted,
+                "waste": [
+                    {
+                        "why": each.why,
+                        "remedy": each.remedy,
+                        "size": each.size,
+                        "count": each.count,
+                        "largest": [path for _, path in each.paths],
+                    }
+                    for each in layer.waste.values()
+                ],
+            }
+            for layer in found.layers
+        ],
+        "keys": [
+            {
+                "what": key.what,
+                "where": key.where,
+                "line": key.line,
+                "created_by": key.created_by,
+                "removed": key.removed,
+            }
+            for key in found.keys
+        ],
+    }
+
+
 def _request(request: BuildRequest) -> Build:
     return Build(
         context=Path(request.context),
@@ -132,6 +176,9 @@ def _request(request: BuildRequest) -> Build:
         pull=request.pull,
         network=request.network or "default",
         secrets=dict(_secret(text) for text in request.secrets),
+        ssh=dict(_agent(text) for text in request.ssh),
+        contexts=dict(_context(text) for text in request.contexts),
+        labels=dict(_pair(text) for text in request.labels),
     )
 
 
@@ -150,6 +197,20 @@ def _secret(text: str) -> tuple[str, Path]:
     return fields["id"], Path(source)
 
 
+def _agent(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise InvalidArgument(f"invalid ssh agent {text!r}", hint="write NAME=SOCKET, or NAME with SSH_AUTH_SOCK set")
+    return name, Path(path)
+
+
+def _context(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not name or not equals or not Path(path).is_dir():
+        raise InvalidArgument(f"invalid build context {text!r}", hint="write NAME=DIRECTORY")
+    return name, Path(path)
+
+
 VERBS: Verbs = {
     "images": (ImagesRequest, images),
     "pull": (ImageRequest, pull),
@@ -159,4 +220,5 @@ VERBS: Verbs = {
     "bootstrap": (BootstrapRequest, bootstrap),
     "build": (BuildRequest, build),
     "build-check": (CheckRequest, check),
+    "contents": (ImageRequest, contents),
 }

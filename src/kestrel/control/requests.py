@@ -136,6 +136,10 @@ class BuildRequest(Request, frozen=True):
     pull: bool = False
     network: str = ""
     secrets: tuple[str, ...] = ()
+    ssh: tuple[str, ...] = ()
+    contexts: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    verify: bool = False
 
 
 class CheckRequest(BuildRequest, frozen=True):

@@ -1,0 +1,102 @@
+"""What must not be in an image: secrets of this build refuse it, keys and dead weight are found in any."""
+
+import base64
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from kestrel.base.errors import KestrelError
+from kestrel.build.leaks import SecretLeaked, known_forms
+from kestrel.testing.builds import World
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+VALUE = "s3cr3t/v@lue+42"
+KEY = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIEpAIBAAKCAQEA0Z3VS5JJcds3xfn\n" * 3 + "-----END RSA PRIVATE KEY-----\n"
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    made = World(tmp_path)
+    await made.busybox()
+    (tmp_path / "secret").write_text(VALUE + "\n")
+    yield made
+    assert made.snapshots.keys() == []
+    made.database.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "RUN --mount=type=secret,id=key cat /run/secrets/key > /kept",
+        'RUN --mount=type=secret,id=key,env=K echo x$K > /kept; rm /kept; echo "user:$K" > /other',
+        "COPY swept /app/",
+        "COPY encoded /app/",
+        "COPY inside /app/",
+        "COPY url /app/",
+        "COPY <<EOF /f\n" + VALUE + "\nEOF",
+        f"ENV TOKEN={VALUE}",
+        f"LABEL a=prefix-{VALUE}",
+        f"ARG T={VALUE}\nRUN true",
+    ],
+)
+async def test_a_secret_of_the_build_never_gets_into_a_layer_or_the_configuration(world: World, text: str) -> None:
+    world.file("swept", "x" * 3_000_000 + VALUE)
+    world.file("encoded", base64.b64encode(VALUE.encode()).decode())
+    world.file("inside", base64.b64encode(f"login:{VALUE}@host".encode()).decode())
+    world.file("url", quote(VALUE, safe=""))
+    before = set(world.snapshots.layers())
+    with pytest.raises(SecretLeaked, match="the value of the secret `key` is in") as caught:
+        await world.build(f"FROM busybox\n{text}\n", secrets={"key": world.root / "secret"})
+    assert VALUE in text or VALUE not in str(caught.value)  # the excerpt shows the Dockerfile as it is
+    assert set(world.snapshots.layers()) == before
+
+
+async def test_a_secret_that_is_only_used_does_no_harm(world: World) -> None:
+    text = "FROM busybox\nRUN --mount=type=secret,id=key wc -c < /run/secrets/key > /length\n"
+    result = await world.build(text, secrets={"key": world.root / "secret"})
+    assert (world.unpacked(result) / "length").read_text().strip() == str(len(VALUE) + 1)
+
+
+def test_known_forms_are_told_from_what_only_begins_like_them() -> None:
+    assert known_forms(b"a\nb AKIAIOSFODNN7EXAMPLE c") == [("AWS access key", 2)]
+    assert known_forms(KEY.encode()) == [("private key", 1)]
+    assert known_forms(b'{"auths": {"x": {"auth": "dXNlcjpwYXNzd29yZA=="}}}') == [("registry login", 1)]
+    assert known_forms(b"-----BEGIN PRIVATE KEY-----\0-----BEGIN CERTIFICATE----- AKIA ghp_short eyJ") == []
+
+
+async def test_keys_in_layers_are_found_even_if_a_later_step_removes_them(world: World) -> None:
+    world.file("id_rsa", KEY)
+    result = await world.build(
+        "FROM busybox\nCOPY id_rsa /root/.ssh/id_rsa\nRUN rm /root/.ssh/id_rsa\n"
+        "ENV T=ghp_0123456789abcdefghijABCDEFGHIJ012345\n",
+        tags=("keys:1",),
+    )
+    assert result.names
+    found = (await world.builder.contents("keys:1")).keys
+    assert [(k.what, k.where, k.removed) for k in found][:2] == [
+        ("private key", "/root/.ssh/id_rsa", True),
+        ("GitHub token", "the environment", False),
+    ]
+    assert found[0].created_by.startswith("COPY id_rsa")
+
+
+async def test_waste_is_told_with_its_reason_and_remedy(world: World) -> None:
+    world.file("big", "x" * 100_000)
+    await world.build(
+        "FROM busybox\nCOPY big /a\nCOPY big /b\nRUN chmod 600 /a && rm /b\n"
+        "RUN mkdir -p /var/lib/apt/lists && echo list > /var/lib/apt/lists/x\nRUN echo new > /a\n",
+        tags=("waste:1",),
+    )
+    found = await world.builder.contents("waste:1")
+    assert [layer.size for layer in found.layers[1:3]] == [100_000, 100_000]
+    assert {why: each.size for why, each in found.layers[3].waste.items()} == {
+        "copies files only to change mode or owner": 100_000,
+        "removes files of earlier layers, which stay in them": 100_000,
+    }
+    assert "apt/lists" in next(iter(found.layers[4].waste.values())).remedy
+    assert list(found.layers[5].waste) == ["replaces files of earlier layers"]
+    with pytest.raises(KestrelError):
+        await world.builder.contents("nothing:here")

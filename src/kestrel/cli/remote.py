@@ -7,6 +7,7 @@ Answer lines: `{"event": ...}` while work goes on, then one `{"result": ...}` or
 """
 
 import os
+import time
 
 from kestrel.base.errors import KINDS, Internal, KestrelError, Unavailable
 from kestrel.cli import bare
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 """Channels of a stream, each frame `[channel, 0, 0, 0, length (4 bytes, big-endian)]` as docker's stdcopy."""
 HEADER = 8  # bytes of a frame before its data
+ATTEMPTS, PAUSE = 20, 0.02  # how often a request is sent again that no daemon has read, and the seconds between
 
 
 def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | None" = None) -> "Any":
@@ -29,11 +31,8 @@ def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | N
 
     Raises the KestrelError that the daemon raised, or Unavailable when it went away in the middle.
     """
-    connection = connect()
+    connection, lines, _ = _request(verb, body or {}, version="1.0", headers="")
     try:
-        _send(connection, verb, body or {}, version="1.0", headers="")
-        lines = bare.Lines(connection)
-        _read_head(lines)
         while line := lines.next():
             message = bare.decode(line)
             if "event" in message:
@@ -43,6 +42,8 @@ def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | N
                 raise to_error(message["error"])
             else:
                 return message["result"]
+    except ConnectionResetError:
+        pass  # as below
     finally:
         connection.close()
     raise Unavailable("the daemon went away before it answered", hint="see `kestrel status` and the daemon's log")
@@ -52,11 +53,9 @@ class Stream:
     """A taken-over connection: frames both ways."""
 
     def __init__(self, verb: str, body: "dict[str, Any]") -> None:
-        self.socket = connect()
-        _send(self.socket, verb, body, version="1.1", headers="Connection: Upgrade\r\nUpgrade: kestrel\r\n")
+        headers = "Connection: Upgrade\r\nUpgrade: kestrel\r\n"
+        self.socket, lines, status = _request(verb, body, version="1.1", headers=headers)
         self._outgoing = bytearray()
-        lines = bare.Lines(self.socket)
-        status = _read_head(lines)
         if status != 101:
             error = to_error(bare.decode(lines.next())["error"])
             self.socket.close()
@@ -162,6 +161,25 @@ def _try_connect(path: str) -> "bare.Socket | None":
             f"may not talk to the daemon at {path}", hint="run the command as root, for example with sudo"
         ) from None
     return connection
+
+
+def _request(verb: str, body: "dict[str, Any]", *, version: str, headers: str) -> "tuple[bare.Socket, bare.Lines, int]":
+    """Send a request; return the connection, its lines from behind the answer's head, and the answer's status."""
+    for _ in range(ATTEMPTS):
+        connection = connect()
+        lines = bare.Lines(connection)
+        try:
+            _send(connection, verb, body, version=version, headers=headers)
+            return connection, lines, _read_head(lines)
+        except (ConnectionResetError, BrokenPipeError):
+            # The daemon has just died with our request unread: only then does the kernel say reset instead of end
+            # (unix_release_sock in its net/unix/af_unix.c). Nobody began to do it, so another daemon can.
+            connection.close()
+            time.sleep(PAUSE)
+        except BaseException:
+            connection.close()
+            raise
+    raise Unavailable("the daemon ends as soon as it has started", hint="see its log: `kestrel status`")
 
 
 def _send(connection: bare.Socket, verb: str, body: "dict[str, Any]", *, version: str, headers: str) -> None:

@@ -2,14 +2,19 @@
 
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from kestrel.cli import bare, terminal
+from kestrel.cli.remote import call
 
 VALUES = [
     None,
@@ -74,7 +79,35 @@ def test_what_is_typed_most_imports_none_of_the_modules_it_does_without():
 
 
 def socket_pair():
-    import socket
-
     pair = socket.socketpair(bare.UNIX, bare.STREAM)
     return tuple(bare.Socket(fileno=each.detach()) for each in pair)
+
+
+def test_a_request_that_a_killed_daemon_never_read_goes_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("KESTREL_RUN", str(tmp_path))
+    path = tmp_path / "kestrel.sock"
+    served = threading.Thread(target=serve_after_a_death, args=(path, ready := threading.Event()))
+    served.start()
+    try:
+        assert ready.wait(5)
+        assert call("ps", {"all": True}) == ["answer"]
+    finally:
+        served.join(5)
+
+
+def serve_after_a_death(path: Path, ready: threading.Event) -> None:
+    """Close a listening socket while a connection waits in it, then listen again and answer."""
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(path))
+        dying.listen()
+        ready.set()
+        select.select([dying], [], [], 5)  # it has connected, and nobody accepts
+        time.sleep(0.05)
+        path.unlink()
+        living = socket.socket(socket.AF_UNIX)
+        living.bind(str(path))
+        living.listen()
+    living.settimeout(5)
+    with living, living.accept()[0] as connection:
+        assert b'{"all":true}' in connection.recv(65536)
+        connection.sendall(b'HTTP/1.0 200 OK\r\n\r\n{"result": ["answer"]}\n')

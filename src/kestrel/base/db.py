@@ -2,7 +2,9 @@
 
 WAL lets readers go on beside the writer (https://www.sqlite.org/wal.html). `synchronous=FULL` makes a commit
 durable: what was acknowledged survives a power cut, not only kill -9. Tables that may lose their last moments
-(events) say so and live in memory.
+(events) say so and live in memory. A write about something that a power cut ends anyway (a sandbox, a lease of an
+address) need not wait for the disk: `durable=False`. It survives kill -9 all the same, and never outlives an earlier
+write.
 """
 
 import sqlite3
@@ -22,6 +24,7 @@ class Database:
         self.path = str(path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._durable = True  # as the pragma above
         self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._connection.row_factory = sqlite3.Row
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
@@ -40,12 +43,18 @@ class Database:
                     connection.execute("INSERT INTO migration VALUES (?)", (name,))
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside happens or nothing does; nests into the outer transaction of the same thread."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Everything inside happens or nothing does; nests into the outer transaction of the same thread.
+
+        Without `durable` it is not synced to disk by itself, but with the next one that is (`PRAGMA synchronous`).
+        """
         with self._lock:
             if self._depth:
                 yield self._connection
                 return
+            if durable is not self._durable:
+                self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             self._connection.execute("BEGIN IMMEDIATE")
             self._depth += 1
             try:
@@ -63,9 +72,11 @@ class Database:
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
 
-    def execute(self, sql: str, parameters: "tuple[object, ...] | Mapping[str, object]" = ()) -> int:
-        """Run one write in its own transaction; returns the number of rows it touched."""
-        with self.transaction() as connection:
+    def execute(
+        self, sql: str, parameters: "tuple[object, ...] | Mapping[str, object]" = (), *, durable: bool = True
+    ) -> int:
+        """Run one write in its own transaction (see there for `durable`); returns the number of rows it touched."""
+        with self.transaction(durable=durable) as connection:
             return connection.execute(sql, parameters).rowcount
 
     def close(self) -> None:

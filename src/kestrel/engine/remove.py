@@ -39,11 +39,15 @@ async def _end(parts: Parts, container: Container) -> None:
 
 async def forget(parts: Parts, container: Container) -> None:
     """Remove the files and then the record of a container that has no process."""
-    await asyncio.to_thread(parts.snapshots.remove, container.id)
-    await asyncio.to_thread(shutil.rmtree, parts.container_directory(container.id), ignore_errors=True)
+    await asyncio.to_thread(_remove_files, parts, container)
     parts.store.drop_container(container.id)
     parts.locks.pop(container.id, None)
     parts.tell("remove", container.sandbox, container.id)
+
+
+def _remove_files(parts: Parts, container: Container) -> None:
+    parts.snapshots.remove(container.id)
+    shutil.rmtree(parts.container_directory(container.id), ignore_errors=True)
 
 
 async def bury(parts: Parts, exits: Subscription[ContainerEvent]) -> None:

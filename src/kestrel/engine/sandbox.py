@@ -139,10 +139,14 @@ async def tear_down(parts: Parts, sandbox: Sandbox) -> None:
     shim = parts.shims.pop(sandbox.id, None)
     if shim is not None:
         await shim.close()
-    await asyncio.to_thread(clear_cgroup, parts.sandbox_cgroup(sandbox))
+    await asyncio.to_thread(_clear_away, parts, sandbox)
     if sandbox.config.network == "bridge":
         await parts.network.disconnect(sandbox.id)
-    await asyncio.to_thread(shutil.rmtree, parts.sandbox_directory(sandbox.id), ignore_errors=True)
+
+
+def _clear_away(parts: Parts, sandbox: Sandbox) -> None:
+    clear_cgroup(parts.sandbox_cgroup(sandbox))
+    shutil.rmtree(parts.sandbox_directory(sandbox.id), ignore_errors=True)
 
 
 def clear_cgroup(path: str) -> None:

@@ -2,6 +2,8 @@
 
 A record is written before the effect it announces is shown to anyone, so that after kill -9 the next daemon knows of
 everything that may exist on the host. The dictionaries are the truth for readers; SQLite is read once, at start.
+Records of containers are on disk before anyone is told; those of sandboxes need not survive a power cut, which no
+sandbox survives.
 """
 
 from collections.abc import Iterable
@@ -9,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kestrel.base.db import Database
-from kestrel.base.errors import AlreadyExists, NotFound
+from kestrel.base.errors import AlreadyExists, NotFound, nearest
 from kestrel.base.ids import find
 from kestrel.engine.model import Container, Sandbox
 
@@ -42,6 +44,7 @@ class Store:
         self._database.execute(
             "INSERT INTO sandbox VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
             (sandbox.id, msgspec.json.encode(sandbox)),
+            durable=False,
         )
         self.sandboxes[sandbox.id] = sandbox
 
@@ -62,7 +65,7 @@ class Store:
 
     def drop_sandbox(self, identity: str) -> None:
         """Forget a sandbox; forgetting twice is fine."""
-        self._database.execute("DELETE FROM sandbox WHERE id = ?", (identity,))
+        self._database.execute("DELETE FROM sandbox WHERE id = ?", (identity,), durable=False)
         self.sandboxes.pop(identity, None)
 
     def drop_container(self, identity: str) -> None:
@@ -74,8 +77,13 @@ class Store:
 
     def container(self, wanted: str) -> Container:
         """Return a container by name, id or unique prefix of its id. Raises NotFound or InvalidArgument."""
-        identity = self._names.get(wanted) or find(wanted, list(self.containers))
-        return self.containers[identity]
+        if wanted in self._names:
+            return self.containers[self._names[wanted]]
+        try:
+            return self.containers[find(wanted, list(self.containers))]
+        except NotFound as error:
+            close = nearest(wanted, self._names)
+            raise NotFound(error.message, hint=f"did you mean {close}?" if close else "see `kestrel ps -a`") from None
 
     def sandbox(self, identity: str) -> Sandbox:
         """Return a sandbox by id. Raises NotFound."""

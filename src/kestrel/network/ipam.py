@@ -100,7 +100,7 @@ class Leases:
 
     def take(self, sandbox: str, names: str = "[]", ports: str = "[]") -> Lease:
         """Give a sandbox an address, the one it has if it has one. Raises ResourceExhausted when none is free."""
-        with self._database.transaction() as connection:
+        with self._database.transaction(durable=False) as connection:
             row = connection.execute("SELECT address FROM network_endpoint WHERE sandbox = ?", (sandbox,)).fetchone()
             if row is None:
                 address = self._next()
@@ -134,7 +134,8 @@ class Leases:
 
     def give_back(self, sandbox: str) -> bool:
         """End a lease; false when there was none."""
-        return self._database.execute("DELETE FROM network_endpoint WHERE sandbox = ?", (sandbox,)) > 0
+        sql = "DELETE FROM network_endpoint WHERE sandbox = ?"
+        return self._database.execute(sql, (sandbox,), durable=False) > 0
 
     def all(self) -> list[Lease]:
         """Return every lease."""

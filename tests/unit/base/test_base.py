@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -124,6 +125,23 @@ def test_committed_rows_survive_a_kill_in_the_middle_of_writing(tmp_path):
     database.close()
     assert rows[: 2 * last + 2] == list(range(2 * last + 2)), "an acknowledged transaction was lost"
     assert len(rows) % 2 == 0, "half a transaction was kept"
+
+
+def test_a_write_that_is_not_durable_survives_kill_and_is_seen_at_once(tmp_path: Path):
+    database = Database(tmp_path / "db")
+    database.migrate({"one": "CREATE TABLE t (n INTEGER)"})
+    for number, durable in enumerate((False, True, False, False)):
+        database.execute("INSERT INTO t VALUES (?)", (number,), durable=durable)
+        mode = database.query("PRAGMA synchronous")[0][0]
+        assert mode == (2 if durable else 1), "FULL is 2, NORMAL is 1 (sqlite.org/pragma.html#pragma_synchronous)"
+    database.execute("INSERT INTO t VALUES (4)")
+    assert database.query("PRAGMA synchronous")[0][0] == 2, "a write waits for the disk unless it says otherwise"
+    other = sqlite3.connect(tmp_path / "db")  # what a kill would leave: files, and no closing of ours
+    try:
+        assert [row[0] for row in other.execute("SELECT n FROM t ORDER BY n")] == [0, 1, 2, 3, 4]
+    finally:
+        other.close()
+        database.close()
 
 
 def test_a_transaction_that_fails_changes_nothing(tmp_path: Path):

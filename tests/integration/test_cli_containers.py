@@ -188,3 +188,11 @@ def test_many_containers_at_once_all_answer(platform: Instance) -> None:
         for number, command in enumerate(commands):
             assert command.communicate(timeout=60)[0] == f"{number}\n".encode()
             assert command.returncode == 0
+
+
+def test_stop_sends_the_signal_that_the_image_says(platform: Instance) -> None:
+    script = "trap 'exit 12' USR2; while :; do sleep 0.05; done"
+    platform.build("own-signal", "FROM box\nSTOPSIGNAL SIGUSR2\n")
+    platform("run", "-d", "--name", "own", "own-signal", "sh", "-c", script)
+    platform("stop", "own")
+    assert platform.inspect("own")["exit_code"] == 12

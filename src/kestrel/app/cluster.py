@@ -9,6 +9,7 @@ from typing import Any
 
 from kestrel import __version__
 from kestrel.app import kubeconfig
+from kestrel.app.doors import open_door
 from kestrel.app.node import Node
 from kestrel.app.settings import Settings
 from kestrel.base import files
@@ -86,7 +87,7 @@ async def open_cluster(settings: Settings, node: Node, authority: Authority, sta
             )
         ],
     )
-    await stack.enter_async_context(server)
+    await open_door(stack, server, "KESTREL_KUBERNETES_PORT")
     pods = PodService(node.engine, node.images)
     pods.load()
     machine = await asyncio.to_thread(look_at_machine, settings.root)

@@ -12,6 +12,7 @@ import signal
 import sys
 
 from kestrel.app import settings as configuration
+from kestrel.base import disk
 from kestrel.base.errors import KestrelError
 from kestrel.base.files import locked, private_directory
 
@@ -37,8 +38,11 @@ def main() -> None:
             asyncio.run(_serve(settings, ready))
     except BlockingIOError:
         _fail("another kestrel daemon runs with the same run directory")
-    except KestrelError as error:
-        _fail(f"{error.message}; hint: {error.hint}" if error.hint else error.message)
+    except Exception as error:
+        known = error if isinstance(error, KestrelError) else disk.refusal(error)
+        if known is None:
+            raise
+        _fail(f"{known.message}; hint: {known.hint}" if known.hint else known.message)
 
 
 def _fail(reason: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from kestrel.app import kubeconfig
 from kestrel.app.cluster import Cluster, open_cluster
+from kestrel.app.doors import open_door
 from kestrel.app.node import Node, open_node
 from kestrel.app.probe import lacks
 from kestrel.app.settings import Settings
@@ -52,9 +53,8 @@ class Platform:
         for lack in self._lacks:
             log.warning("%s", lack)
         node = self._node = await open_node(settings, self._zygote, self._stack)
-        registry = await self._stack.enter_async_context(
-            Server(node.registry.handle, [Tcp(host=settings.address, port=settings.registry_port)])
-        )
+        listener = Tcp(host=settings.address, port=settings.registry_port)
+        registry = await open_door(self._stack, Server(node.registry.handle, [listener]), "KESTREL_REGISTRY_PORT")
         self._registry_url = registry.addresses[0]
         authority = Authority.load_or_create(settings.root / "kubernetes", common_name=settings.name)
         self._cluster = await open_cluster(settings, node, authority, self._stack)

@@ -30,7 +30,7 @@ def _refusal(error: OSError, place: "str | Path") -> Exception | None:
     if error.errno == errno.ENOSPC:
         return ResourceExhausted(
             f"no space left on the disk that holds {place}",
-            hint="see `kestrel df` for what takes it, and `kestrel image prune` to free what nothing uses",
+            hint="see `kestrel df` for what takes it, and `kestrel prune` to free what nothing uses",
             path=str(place),
         )
     if error.errno == errno.EDQUOT:

@@ -54,11 +54,16 @@ def _start(run: str) -> None:
         answer = pipe.readline()
     if answer != b"ready\n":
         os.waitpid(pid, 0)
-        raise Unavailable("the daemon did not start", hint=_last_words(log_path, start))
+        reason, hint = _last_words(log_path, start)
+        raise Unavailable(f"the daemon did not start: {reason}", hint=hint)
 
 
-def _last_words(log_path: str, start: int) -> str:
+def _last_words(log_path: str, start: int) -> "tuple[str, str]":
+    """Return why the daemon says it ended, and what may help."""
     with open(log_path, "rb") as log:
         log.seek(start)
         said = log.read()[-LOG_TAIL:].decode(errors="replace").strip()
-    return f"it said: {said.splitlines()[-1]}" if said else f"its log {log_path} is empty"
+    if not said:
+        return "it said nothing", f"its log is {log_path}"
+    reason, _, hint = said.splitlines()[-1].partition("; hint: ")
+    return reason, hint or f"its log has more: {log_path}"

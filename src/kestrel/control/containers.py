@@ -31,6 +31,7 @@ from kestrel.engine import (
     Container,
     ContainerConfig,
     ContainerState,
+    Engine,
     ExecConfig,
     Mount,
     SandboxConfig,
@@ -144,7 +145,7 @@ async def _run(services: Services, request: RunRequest, frames: Frames) -> None:
         session = await engine.start_attached(container.id)
     except KestrelError:
         if request.rm:
-            await engine.remove(container.id, force=True)
+            await _remove(engine, container.id)
         raise
     try:
         await frames.pump(session, lambda name: engine.kill(container.id, signal_number(name)))
@@ -155,6 +156,13 @@ async def _run(services: Services, request: RunRequest, frames: Frames) -> None:
         await session.close()
     ended = await engine.wait(container.id)
     await frames.say({"exit": ended.exit_code})
+
+
+async def _remove(engine: Engine, container: str) -> None:
+    try:
+        await engine.remove(container, force=True)
+    except NotFound:
+        pass  # the engine was quicker
 
 
 async def _ensure_image(services: Services, request: RunRequest, frames: Frames) -> Image:

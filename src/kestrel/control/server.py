@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from kestrel.base import disk
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError, NotFound
 from kestrel.control import containers, images, platform
 from kestrel.control.requests import Request
@@ -49,9 +50,11 @@ async def _lines(services: Services, name: str, request: web.Request) -> web.Str
     except KestrelError as error:
         await line({"error": to_json(error)})
     except Exception as error:
-        services.log.exception("verb %s failed", name)
-        await line({"error": to_json(_bug(error))})
-        raise
+        full = disk.refusal(error)
+        await line({"error": to_json(full or _bug(error))})
+        if full is None:
+            services.log.exception("verb %s failed", name)
+            raise
     return response
 
 
@@ -72,8 +75,12 @@ async def _stream(services: Services, name: str, request: web.Request) -> web.St
     except KestrelError as error:
         await _last_word(frames, error)
     except Exception as error:
-        services.log.exception("stream %s failed", name)
-        await _last_word(frames, _bug(error))
+        full = disk.refusal(error)
+        if full is None:
+            services.log.exception("stream %s failed", name)
+        elif name == "run":
+            full.context["stage"] = "run"
+        await _last_word(frames, full or _bug(error))
     finally:
         frames.close()
     return Switched()

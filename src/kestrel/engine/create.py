@@ -8,6 +8,7 @@ from kestrel.base.files import private_directory
 from kestrel.base.ids import check_name, new_id, new_name
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, SandboxState
 from kestrel.engine.parts import Parts
+from kestrel.engine.signals import number
 
 
 async def create(parts: Parts, config: ContainerConfig) -> Container:
@@ -21,6 +22,7 @@ async def create(parts: Parts, config: ContainerConfig) -> Container:
         )
     _check(parts, config)
     image = await parts.images.resolve(config.image)
+    config = replace(config, stop_signal=config.stop_signal or image.config.config.stop_signal)
     await parts.images.ensure_unpacked(image)
     identity = new_id()
     directory = private_directory(parts.container_directory(identity))
@@ -49,6 +51,8 @@ def _check(parts: Parts, config: ContainerConfig) -> None:
         sandbox = parts.store.sandbox(config.sandbox)
         if sandbox.state is not SandboxState.READY:
             raise FailedPrecondition(f"sandbox {sandbox.config.name} is not ready: {sandbox.reason or 'stopped'}")
+    if config.stop_signal:
+        number(config.stop_signal)  # said now, not when it is to be stopped
     for mount in config.mounts:
         if not mount.target.startswith("/"):
             raise InvalidArgument(f"invalid mount target {mount.target!r}", hint="a target is an absolute path")

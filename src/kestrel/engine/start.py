@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 
-from kestrel.base.errors import FailedPrecondition, KestrelError
+from kestrel.base.errors import Conflict, FailedPrecondition, KestrelError
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
 from kestrel.engine.facts import gather
@@ -125,7 +125,20 @@ async def _sandbox(parts: Parts, container: Container) -> Sandbox:
     names = tuple(dict.fromkeys((*wanted.names, container.config.name)))
     config = replace(wanted, name=wanted.name or container.config.name, names=names)
     config = replace(config, hostname=config.hostname or container.id[:12])
-    return await sandboxes.create(parts, config, container.sandbox)
+    try:
+        return await sandboxes.create(parts, config, container.sandbox)
+    except Conflict as error:
+        raise _with_owner(parts, error) from error
+
+
+def _with_owner(parts: Parts, error: Conflict) -> Conflict:
+    """Say who has a port in the user's words: the network knows sandboxes, the user containers."""
+    owner = str(error.context.get("owner", ""))
+    names = [c.config.name for c in parts.store.containers_of(owner)]
+    if not names:
+        return error
+    message = error.message.replace(f"sandbox {owner[:12]}", f"container {', '.join(names)}")
+    return Conflict(message, hint=error.hint, **error.context)
 
 
 async def failed(parts: Parts, container: Container, error: KestrelError) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 MODULES = {
     "buildkit": "github.com/moby/buildkit@v0.32.2",
     "patternmatcher": "github.com/moby/patternmatcher@v0.6.0",
-    "buildah": "github.com/containers/buildah@v1.41.5",
 }
 
 

@@ -3,7 +3,7 @@
 1 file changed (app.py)        ARG VERSION: 1.2 -> 1.3        the step before it changed
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 Listing = Callable[[str], bytes | None]
@@ -86,7 +86,8 @@ def _difference(now: bytes | None, before: bytes | None) -> str:
     """Compare two listings: which files are new, gone, of other content, of another mode or owner."""
     if now is None or before is None:
         return "the files changed"
-    new, old = _parse(now), _parse(before)
+    lines, earlier = now.split(RECORD), before.split(RECORD)
+    new, old = _parse(set(lines).difference(earlier)), _parse(set(earlier).difference(lines))
     changed = [path for path in new if path in old and new[path][1:] != old[path][1:]]
     modes = [path for path in new if path in old and new[path] != old[path] and path not in changed]
     added = [path for path in new if path not in old]
@@ -100,9 +101,10 @@ def _difference(now: bytes | None, before: bytes | None) -> str:
     return ", ".join(part for part in parts if part) or "the files changed"
 
 
-def _parse(listing: bytes) -> dict[str, tuple[bytes, ...]]:
+def _parse(records: Iterable[bytes]) -> dict[str, tuple[bytes, ...]]:
+    """Read the records that only one side has, in the order of their paths."""
     found = {}
-    for record in listing.split(RECORD):
+    for record in sorted(records):
         path, *rest = record.split(FIELD)
         found[path.decode("utf-8", "surrogateescape")] = tuple(rest)
     return found

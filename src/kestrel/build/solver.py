@@ -169,7 +169,7 @@ class Solver:
             return self._result(step, key, record.layer, record.seconds, reason, cached=True)
         for source, gathering in zip(_sources(inputs), gatherings.values(), strict=True):
             gathering.keep_listing(source["digest"])
-        reason = "its layer was removed" if gone else self._reason(step, position, inputs)
+        reason = "its layer was removed" if gone else await asyncio.to_thread(self._reason, step, position, inputs)
         began = time.monotonic()
         self.emit(Started(step=step.id, reason=reason))
         layer = await self._run(step, key, inputs, gatherings)

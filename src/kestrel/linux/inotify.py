@@ -7,7 +7,8 @@ inodes: a file that is renamed keeps its watch, which is why log followers watch
 import ctypes
 import os
 import struct
-from dataclasses import dataclass
+
+from kestrel.base.values import dataclass
 
 IN_MODIFY = 0x00000002
 IN_MOVED_FROM = 0x00000040

@@ -14,8 +14,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
+from kestrel.base.values import replace
 from kestrel.linux import abi, syscalls
 from kestrel.linux.rootfs import Lower, Rootfs
 

@@ -17,9 +17,9 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
 
+from kestrel.base.values import dataclass
 from kestrel.linux.syscalls import setns
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port

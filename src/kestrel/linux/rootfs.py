@@ -5,8 +5,9 @@ opens them as detached mounts (`man 2 fsmount`) to read or fill files by descrip
 ever appears in the host's mount table.
 """
 
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from kestrel.base.values import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,6 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +22,7 @@ from kestrel.base.errors import (
     NotFound,
     Unavailable,
 )
+from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, cgroups
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_spec import VERSION

@@ -12,10 +12,10 @@ import signal
 import struct
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError
+from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, seccomp
 from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
 from kestrel.linux.mounts import opened

@@ -5,8 +5,8 @@ import fcntl
 import os
 import stat
 import struct
-from dataclasses import dataclass
 
+from kestrel.base.values import dataclass
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime.place import Operation, Place

@@ -17,10 +17,10 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
+from kestrel.base.values import dataclass
 from kestrel.runtime.place import Operation, Place
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")

@@ -23,10 +23,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
+from kestrel.base.values import dataclass
 from kestrel.linux import abi, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime import devices, operations, process, program

@@ -7,10 +7,10 @@ A request is `{"id": 7, "do": "create", "with": {...}}`; its answer `{"id": 7, "
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
+from kestrel.base.values import dataclass, field, fields
 
 if TYPE_CHECKING:
     from datetime import datetime  # the shim does without it

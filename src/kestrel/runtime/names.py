@@ -1,9 +1,9 @@
 """The operations that set what a namespace knows about itself: its names and its kernel settings."""
 
 import os
-from dataclasses import dataclass
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.base.values import dataclass
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime.place import Operation, Place

@@ -8,9 +8,9 @@ found is what is mounted on (mount races: CVE-2021-30465, CVE-2024-45310).
 import errno
 import os
 import stat
-from dataclasses import dataclass, field
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.base.values import dataclass, field
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs

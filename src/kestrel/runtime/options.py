@@ -4,8 +4,8 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from kestrel.base.values import dataclass
 from kestrel.linux import abi
 
 _ATIME = abi.MOUNT_ATTR__ATIME

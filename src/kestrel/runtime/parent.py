@@ -16,10 +16,10 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NoReturn
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.base.values import dataclass
 from kestrel.linux import abi, syscalls
 from kestrel.linux.cgroups import Group
 from kestrel.runtime import init, scheduling

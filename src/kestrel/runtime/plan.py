@@ -11,10 +11,10 @@ and then the process (`process.py`).
 
 import errno
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Rootfs
 from kestrel.runtime import devices, hooks, names, options, users, validate

@@ -19,10 +19,10 @@ would load its NSS modules (CVE-2019-14271).
 import os
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.base.values import dataclass, field
 from kestrel.linux import abi, capabilities, lsm, syscalls
 from kestrel.runtime import scheduling
 from kestrel.runtime.scheduling import Scheduling

@@ -5,10 +5,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.base.values import dataclass
 from kestrel.linux import syscalls
 
 POLICIES = {

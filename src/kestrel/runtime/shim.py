@@ -17,7 +17,6 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 from kestrel.base.errors import (
@@ -28,6 +27,7 @@ from kestrel.base.errors import (
     NotFound,
     Unavailable,
 )
+from kestrel.base.values import asdict
 from kestrel.linux import abi, cgroups, syscalls
 from kestrel.runtime import channel, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener

@@ -13,10 +13,10 @@ way belong to the container's root because the maker's filesystem ids are its (`
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.base.values import dataclass, replace
 from kestrel.linux import syscalls, user_namespaces
 from kestrel.linux.user_namespaces import Range
 from kestrel.runtime.options import Options

@@ -5,8 +5,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from kestrel.base.values import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

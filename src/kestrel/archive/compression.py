@@ -18,7 +18,7 @@ from isal import isal_zlib
 
 from kestrel.archive.entries import Source
 from kestrel.archive.writer import Sink
-from kestrel.base.errors import DataLoss, InvalidArgument, ResourceExhausted
+from kestrel.base.errors import DataLoss, FailedPrecondition, InvalidArgument, ResourceExhausted
 from kestrel.oci.digest import DEFAULT_ALGORITHM, Digest, Hasher
 
 PIECE: Final = 1 << 20
@@ -44,12 +44,20 @@ def sniff(head: bytes) -> str:
 
 
 class LayerReader:
-    """Reads a layer's plain tar from its stored form. `compressed` and `plain` are the two running digests."""
+    """Reads a layer's plain tar from its stored form. `compressed` and `plain` are the two running digests.
+
+    With `verified`, somebody else checks the stored form, and `compressed` only counts.
+    """
 
     def __init__(
-        self, source: Source, *, algorithm: str = DEFAULT_ALGORITHM, diff_algorithm: str = DEFAULT_ALGORITHM
+        self,
+        source: Source,
+        *,
+        algorithm: str = DEFAULT_ALGORITHM,
+        diff_algorithm: str = DEFAULT_ALGORITHM,
+        verified: bool = False,
     ) -> None:
-        self._stored = _Stored(source, Hasher(algorithm))
+        self._stored = _Stored(source, _Counter() if verified else Hasher(algorithm))
         self.compressed = self._stored.hasher
         self.plain = Hasher(diff_algorithm)
         self.compression = sniff(self._stored.peek())
@@ -70,6 +78,16 @@ class LayerReader:
         """Read what is left, so that both digests cover everything."""
         while self.read():
             pass
+
+
+class _Counter(Hasher):
+    """Knows how many bytes there were, and not which."""
+
+    def update(self, data: "bytes | bytearray | memoryview") -> None:
+        self.size += len(data)
+
+    def digest(self) -> Digest:
+        raise FailedPrecondition("these bytes were counted, not digested")
 
 
 class _Stored:

@@ -22,7 +22,7 @@ from kestrel.archive import pax
 from kestrel.base.errors import DataLoss, InvalidArgument
 
 BLOCK: Final = 512
-_PIECE: Final = 256 * 1024
+_PIECE: Final = 1 << 20
 _ZERO: Final = bytes(BLOCK)
 _NAME_LIMIT: Final = 64 * 1024
 _SPARSE_LIMIT: Final = 1_000_000

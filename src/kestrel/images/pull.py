@@ -148,7 +148,7 @@ class Puller:
                 return
             # A thread of its own: it mostly waits, and those of the pool are needed to write what it waits for.
             pool = ThreadPoolExecutor(1, "unpack")
-            work = pool.submit(unpack_arriving, self._snapshots, upload.follow(), blob, diff_id)
+            work = pool.submit(unpack_arriving, self._snapshots, upload.follow(), diff_id)
             pool.shutdown(wait=False)
             unpacking = asyncio.wrap_future(work)
             try:

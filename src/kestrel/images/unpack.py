@@ -24,11 +24,10 @@ def unpack_layer(content: Store, snapshots: Snapshotter, blob: Descriptor, diff_
         raise DataLoss(f"blob {blob.digest} is damaged on disk", hint="remove the image and pull it again")
 
 
-def unpack_arriving(snapshots: Snapshotter, arriving: Follower, blob: Descriptor, diff_id: Digest) -> None:
+def unpack_arriving(snapshots: Snapshotter, arriving: Follower, diff_id: Digest) -> None:
     """Make a layer mountable while its blob is still on the way; what is written of it is checked there."""
     with arriving:
-        reader = LayerReader(arriving, algorithm=blob.digest.algorithm, diff_algorithm=diff_id.algorithm)
-        snapshots.add_layer(diff_id, reader)
+        snapshots.add_layer(diff_id, LayerReader(arriving, diff_algorithm=diff_id.algorithm, verified=True))
 
 
 async def ensure_unpacked(content: Store, snapshots: Snapshotter, image: Image, report: Report = silent) -> None:

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kestrel.archive import compression
@@ -36,6 +36,7 @@ def plain(data: bytes, size: int = 1 << 20) -> bytes:
 @pytest.mark.parametrize("kind", ["gzip", "zstd", ""])
 @given(data=st.binary(max_size=5000), size=st.integers(1, 4000))
 def test_what_is_stored_is_read_back_with_both_digests(kind: str, data: bytes, size: int) -> None:
+    assume(kind or not sniff(data))  # plain bytes that begin as another compression does are taken for that
     assert plain(stored(data, kind), size) == data
 
 

@@ -23,6 +23,8 @@ from kestrel.http.tls import Authority
 from kestrel.linux import cgroups
 
 log = logging.getLogger("kestrel")
+CACHE_SECONDS = 7 * 86400
+"""How long ago a build step was last of use when `kestrel prune` without `--all` lets go of it."""
 
 
 class Platform:
@@ -97,12 +99,17 @@ class Platform:
         return await asyncio.to_thread(measure, self._settings.root)
 
     async def prune(self, *, everything: bool) -> dict[str, Any]:
-        """Remove ended containers, images that nobody names or uses, and what only they needed."""
+        """Remove ended containers, cached build steps, images that nobody names or uses, and what only they needed.
+
+        With `everything` also images that have a name but no container, volumes, and all of the build cache.
+        """
         removed = []
         for container in self._node.engine.containers():
             if container.state is ContainerState.EXITED and container.config.sandbox is None:
                 await self._node.engine.remove(container.id)
                 removed.append(f"container {container.config.name}")
+        steps = self._node.builder.prune(unused_for=0 if everything else CACHE_SECONDS)
+        removed += [f"{steps} cached build steps"] if steps else []
         pruned = await self._node.images.prune(everything=everything)
         removed += [f"image {digest}" for digest in pruned.images]
         removed += [f"volume {volume.name}" for volume in self._node.volumes.prune()] if everything else []

@@ -6,13 +6,16 @@ import sys
 
 from kestrel.base.errors import Unavailable
 from kestrel.cli.places import run_directory
-from kestrel.cli.remote import running
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LOG_TAIL = 4000  # bytes of the log that are read to find why a start failed
 
 
-def start_daemon() -> None:
-    """Start the daemon, unless another command does, and return when it serves.
+def start_daemon(running: "Callable[[], bool]") -> None:
+    """Start the daemon, unless another command does (as `running` then says), and return when it serves.
 
     Raises Unavailable with the daemon's last words when it does not start.
     """

@@ -127,7 +127,7 @@ def connect() -> bare.Socket:
     if connection is None:
         from kestrel.cli.launch import start_daemon
 
-        start_daemon()
+        start_daemon(running)
         connection = _try_connect(path)
     if connection is None:
         raise Unavailable("the daemon started but does not answer", hint="see its log: `kestrel status`")

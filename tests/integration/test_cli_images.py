@@ -1,0 +1,133 @@
+"""build, images, pull, push, tag, rmi, prune, image bootstrap through the command line."""
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from kestrel.testing.instance import Instance
+
+pytestmark = pytest.mark.root
+
+
+def test_build_prints_the_id_on_stdout_and_the_steps_as_plain_lines(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo from-the-step\n")
+    answer = platform("build", "--no-cache", "-t", "built", str(tmp_path))
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}\n", answer.out)
+    assert "RUN echo from-the-step" in answer.err
+    assert "from-the-step" in answer.err
+    assert "\x1b" not in answer.err
+    assert platform("run", "--rm", "built", "echo", "x").out == "x\n"
+
+
+def test_a_second_build_reuses_every_step(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nCOPY f /f\nRUN cat /f > /g\n")
+    (tmp_path / "f").write_text("1")
+    first = platform("build", "--json", str(tmp_path)).json()
+    second = platform("build", "--json", str(tmp_path)).json()
+    assert first["image_id"] == second["image_id"]
+    assert all(step["cached"] for step in second["steps"])
+    (tmp_path / "f").write_text("2")
+    third = platform("build", "--json", str(tmp_path)).json()
+    assert third["image_id"] != first["image_id"]
+
+
+def test_build_arguments_target_file_and_quiet(platform: Instance, tmp_path: Path) -> None:
+    text = "FROM box AS one\nARG WHO=nobody\nENV WHO=$WHO\nCMD echo $WHO\nFROM box AS two\nCMD echo two\n"
+    (tmp_path / "Other").write_text(text)
+    flags = ("-q", "-f", str(tmp_path / "Other"), "--target", "one")
+    identity = platform("build", *flags, "--build-arg", "WHO=me", str(tmp_path))
+    assert identity.err == ""
+    assert platform("run", "--rm", identity.out.strip()).out == "me\n"
+    handed = platform("build", *flags, "--build-arg", "WHO", str(tmp_path), env={"WHO": "you"}).out.strip()
+    assert platform("run", "--rm", handed).out == "you\n"
+
+
+def test_images_lists_names_ids_and_sizes(platform: Instance) -> None:
+    lines = platform("images").out.splitlines()
+    assert lines[0].split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
+    assert any(re.match(r"box +latest +[0-9a-f]{12} ", line) for line in lines)
+    found = platform("images", "--json", "box").json()[0]
+    assert found["id"].startswith("sha256:")
+    assert found["id"][7:19] in platform("images", "-q").out.split()
+
+
+def test_tag_and_rmi_say_what_they_did(platform: Instance) -> None:
+    platform("tag", "box", "other:1")
+    assert platform("run", "--rm", "other:1", "echo", "x").out == "x\n"
+    assert "Untagged: " in platform("rmi", "other:1").out
+    assert platform("run", "--rm", "box", "echo", "still").out == "still\n"
+
+
+def test_rmi_of_what_a_container_uses_is_refused_and_force_does_it(platform: Instance) -> None:
+    platform.build("mine", "FROM box\nLABEL a=b\n")
+    platform("run", "--name", "user", "mine", "true")
+    assert "user" in platform("rmi", "mine", code=1).err
+    platform("rmi", "-f", "mine")
+    platform("rm", "user")
+
+
+def test_push_is_a_link_and_pull_gets_it_back(platform: Instance) -> None:
+    name = f"{platform.registry}/team/box:1"
+    platform("tag", "box", name)
+    pushed = platform("push", "--json", name).json()
+    with urllib.request.urlopen(f"http://{platform.registry}/v2/team/box/tags/list", timeout=10) as answer:
+        assert json.load(answer) == {"name": "team/box", "tags": ["1"]}
+    platform("rmi", name)
+    pulled = platform("pull", "-q", name)
+    assert pulled.out.strip() == pushed["digest"]
+    assert platform("run", "--rm", name, "echo", "x").out == "x\n"
+    platform("rmi", name)
+
+
+def test_an_image_that_is_not_here_is_pulled_by_run(platform: Instance) -> None:
+    name = f"{platform.registry}/team/late:1"
+    platform("tag", "box", name)
+    platform("push", "-q", name)
+    platform("rmi", name)
+    answer = platform("run", "--rm", name, "echo", "x")
+    assert answer.out == "x\n"
+    assert "pulling" in answer.err
+    platform("rmi", name)
+
+
+def test_pull_from_another_kestrel(platform: Instance) -> None:
+    name = f"{platform.registry}/shared:1"
+    platform("tag", "box", name)
+    platform("push", "-q", name)
+    with Instance.make() as other:
+        assert "sha256:" in other("pull", name).out
+        assert other("run", "--rm", name, "echo", "there").out == "there\n"
+        other("down", "--all")
+    platform("rmi", name)
+
+
+def test_prune_removes_ended_containers_and_unnamed_images_and_keeps_the_rest(own_platform: Instance) -> None:
+    kestrel = own_platform
+    kestrel("run", "--name", "ended", "box", "true")
+    kestrel("run", "-d", "--name", "runs", "box", "sleep", "60")
+    kestrel.build("again", "FROM box\nLABEL n=1\n")
+    kestrel.build("again", "FROM box\nLABEL n=2\n")
+    answer = kestrel("prune", "--json").json()
+    assert "container ended" in answer["removed"]
+    assert kestrel("ps", "-a", "--json").json()[0]["name"] == "runs"
+    assert kestrel("run", "--rm", "again", "echo", "x").out == "x\n"
+    kestrel("prune", "-a")
+    kestrel("images", "again", code=1)
+    kestrel("rm", "-f", "runs")
+    assert kestrel("prune", "-a").err.startswith("freed ")
+    assert kestrel("images", "-q").out == ""
+    assert list((kestrel.root / "blobs" / "sha256").iterdir()) == []
+
+
+@pytest.mark.timeout(200)
+def test_bootstrap_makes_a_base_image_of_debian_packages(platform: Instance) -> None:
+    answer = platform("image", "bootstrap", "--json", "--variant", "minimal", "debian:own", code=None, timeout=180)
+    if answer.code and "reach" in answer.err:
+        pytest.skip(f"needs a Debian mirror: {answer.err}")
+    assert answer.code == 0, answer.err
+    assert answer.json()["names"] == ["debian:own"]
+    assert platform("run", "--rm", "debian:own", "cat", "/etc/debian_version").out
+    platform("rmi", "debian:own")

@@ -1,9 +1,10 @@
 """Base images by name: what is here first, then the registry; the error says what was tried."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kestrel.archive.writer import Sink
 from kestrel.base.errors import KestrelError, NotFound
 from kestrel.build.events import Emit, Pulling, Resolved
 from kestrel.build.graph import BaseImage
@@ -27,6 +28,10 @@ class Images(Protocol):
 
     async def import_image(self, manifest: bytes, config: bytes, *, names: tuple[str, ...]) -> Image:
         """Take in an image whose blobs are in the content store."""
+        ...
+
+    async def save(self, names: Sequence[str], sink: Sink) -> None:
+        """Write images as one tar."""
         ...
 
 

@@ -23,7 +23,7 @@ from kestrel.build.contents import Contents, look_into
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
 from kestrel.build.executor import Executor
-from kestrel.build.export import assemble
+from kestrel.build.export import Assembled, assemble
 from kestrel.build.flights import Flights
 from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
@@ -31,6 +31,7 @@ from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, leaked, needles, search
 from kestrel.build.lower_from import Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
+from kestrel.build.outputs import Output, file_at, write_files
 from kestrel.build.plan import Planner
 from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.scope import Scope, platform_args
@@ -76,6 +77,7 @@ class BuildRequest:
     ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, Path] = field(default_factory=dict)
     source_date_epoch: int | None = None
+    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +285,7 @@ class Builder:
         start = time.monotonic()
         assembled = assemble(plan.target, {step: result.layer for step, result in solver.results.items()})
         await self._images.import_image(assembled.manifest, assembled.config, names=request.tags)
+        await self._write_outputs(request, plan, assembled)
         seconds = time.monotonic() - start
         progress(Exported(image=str(assembled.image_id), names=request.tags, seconds=seconds))
         return BuildResult(
@@ -292,6 +295,15 @@ class Builder:
             steps=tuple(solver.results[step] for step in plan.steps),
             seconds=time.monotonic() - began,
         )
+
+    async def _write_outputs(self, request: BuildRequest, plan: Plan, assembled: Assembled) -> None:
+        for output in request.outputs:
+            if output.type in ("oci", "docker"):
+                with file_at(output) as sink:
+                    await self._images.save(request.tags or (str(assembled.image_id),), sink)
+            elif output.type in ("tar", "local"):
+                view = self._tools.layers.view(assembled.layers) if assembled.layers else None
+                await asyncio.to_thread(write_files, view, output, plan.target.epoch * 1_000_000_000)
 
 
 def _planned(plan: Plan, read: _Read, request: BuildRequest) -> Planned:

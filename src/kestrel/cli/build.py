@@ -28,10 +28,13 @@ def build(parsed: "Parsed") -> int:
         "no_cache": parsed.no_cache,
         "pull": parsed.pull,
         "network": parsed.network or "",
-        "secrets": [_absolute(text) for text in parsed.secret],
+        "secrets": [_absolute(text, "src", "source") for text in parsed.secret],
         "ssh": [_agent(text) for text in parsed.ssh],
         "contexts": [_directory(text) for text in parsed.build_context],
         "labels": parsed.label,
+        "outputs": [
+            _absolute(text, "dest", "destination") if "=" in text else os.path.abspath(text) for text in parsed.output
+        ],
         "verify": parsed.verify,
     }
     for ask in ("check", "outline", "targets"):
@@ -84,12 +87,11 @@ def _write(text: str) -> None:
     sys.stderr.flush()
 
 
-def _absolute(text: str) -> str:
-    """Name a secret's file from the root: the daemon stands elsewhere."""
+def _absolute(text: str, *keys: str) -> str:
+    """Name the file of a specification from the root: the daemon stands elsewhere."""
     fields = [part.partition("=") for part in text.split(",")]
     return ",".join(
-        f"{key}={os.path.abspath(value)}" if key in ("src", "source") else f"{key}{equals}{value}"
-        for key, equals, value in fields
+        f"{key}={os.path.abspath(value)}" if key in keys else f"{key}{equals}{value}" for key, equals, value in fields
     )
 
 

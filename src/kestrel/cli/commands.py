@@ -82,6 +82,8 @@ COMMANDS = (
         Option("--secret", "id=NAME,src=FILE for RUN --mount=type=secret", kind="list", metavar="SPEC"),
         Option("--ssh", "agent for RUN --mount=type=ssh and ADD of repositories", kind="list", metavar="NAME[=SOCKET]"),
         Option("--build-context", "a further directory for --from", kind="list", metavar="NAME=DIR"),
+        Option("-o --output", "type=oci|docker|tar|local,dest=PATH[,compression=gzip|zstd]", kind="list",
+               metavar="SPEC"),
         Option("--label", "label of the image", kind="list", metavar="NAME=VALUE"),
         Option("--network", "network of RUN steps: bridge, host or none", kind="value", metavar="NETWORK"),
         Option("--verify", "build twice, and name the first file and step that differ"),

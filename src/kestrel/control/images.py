@@ -10,6 +10,7 @@ import msgspec
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.build import BuildRequest as Build
+from kestrel.build.outputs import parse_output
 from kestrel.control.requests import (
     BootstrapRequest,
     BuildRequest,
@@ -179,6 +180,7 @@ def _request(request: BuildRequest) -> Build:
         ssh=dict(_agent(text) for text in request.ssh),
         contexts=dict(_context(text) for text in request.contexts),
         labels=dict(_pair(text) for text in request.labels),
+        outputs=tuple(parse_output(text) for text in request.outputs),
     )
 
 

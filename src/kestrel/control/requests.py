@@ -139,6 +139,7 @@ class BuildRequest(Request, frozen=True):
     ssh: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
     verify: bool = False
 
 

@@ -1,0 +1,104 @@
+"""Where a build goes besides the store: `type=oci|docker|tar|local,dest=PATH[,compression=gzip|zstd]`.
+
+oci, docker   one tar that is an OCI layout and a docker archive at once
+tar           the root filesystem as a tar
+local         the root filesystem as a directory, which must not be there yet or be empty
+
+A file appears under its name only when it is whole.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kestrel.archive.apply import Form, apply
+from kestrel.archive.compression import LayerWriter
+from kestrel.archive.diff import diff
+from kestrel.archive.writer import Sink
+from kestrel.base.errors import AlreadyExists, InvalidArgument, nearest
+from kestrel.linux import mounts
+from kestrel.linux.rootfs import Rootfs
+
+TYPES: Final = ("oci", "docker", "tar", "local", "image")
+COMPRESSIONS: Final = ("none", "gzip", "zstd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One output; `image` is the store itself, which gets every build."""
+
+    type: str
+    destination: Path
+    compression: str = "none"
+
+
+def parse_output(text: str) -> Output:
+    """Read `type=...,dest=...`; a bare path means a directory. Raises InvalidArgument."""
+    if "=" not in text:
+        return Output(type="local", destination=Path(text))
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    kind, place = fields.pop("type", ""), fields.pop("dest", fields.pop("destination", ""))
+    compression = fields.pop("compression", "none")
+    if kind not in TYPES:
+        raise InvalidArgument(f"unknown output type {kind!r}", hint=_hint(kind, TYPES))
+    if compression not in COMPRESSIONS:
+        raise InvalidArgument(f"unknown compression {compression!r}", hint=_hint(compression, COMPRESSIONS))
+    if fields:
+        raise InvalidArgument(f"an output has no {next(iter(fields))!r}", hint="there are type, dest and compression")
+    if kind != "image" and (not place or place == "-"):
+        raise InvalidArgument(f"the output {text!r} says not where", hint=f"write type={kind},dest=PATH")
+    return Output(type=kind, destination=Path(place), compression=compression)
+
+
+def _hint(word: str, known: tuple[str, ...]) -> str:
+    close = nearest(word, known)
+    return f"did you mean {close}?" if close else f"it is one of {', '.join(known)}"
+
+
+@contextmanager
+def file_at(output: Output) -> Iterator[Sink]:
+    """Give a sink whose bytes become the file `destination` at the end; nothing is left of one that failed."""
+    parent = output.destination.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    fd, name = tempfile.mkstemp(prefix=".kestrel-", dir=parent)
+    try:
+        with open(fd, "wb") as file:
+            packed = LayerWriter(file, output.compression.replace("none", ""))
+            yield packed
+            packed.close()
+            os.fchmod(file.fileno(), 0o644)
+        os.replace(name, output.destination)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_files(rootfs: Rootfs | None, output: Output, clamp: int) -> None:
+    """Write a root filesystem as a tar or a directory; None is an empty one. Blocks."""
+    with _root(rootfs) as root:
+        if output.type == "tar":
+            with file_at(output) as sink:
+                diff(root, sink, clamp=clamp)
+            return
+        place = output.destination
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise AlreadyExists(f"the output directory {place} is not empty", hint="name one that is not there yet")
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile() as file:
+            diff(root, file, clamp=clamp)
+            file.seek(0)
+            apply(file, place, form=Form.PLAIN)
+
+
+@contextmanager
+def _root(rootfs: Rootfs | None) -> Iterator[int]:
+    if rootfs is not None:
+        with mounts.opened(mounts.open_rootfs(rootfs)) as fd:
+            yield fd
+        return
+    with tempfile.TemporaryDirectory() as empty, mounts.opened(os.open(empty, os.O_RDONLY | os.O_DIRECTORY)) as fd:
+        yield fd

@@ -17,8 +17,6 @@ REASONS = (
     ("linux_cgroups_relative_memory", "kernel", "Linux no longer limits kernel memory alone, as above"),
     ("linux_mount_label", "", _LSM),
     ("linux_process_apparmor_profile", "", _LSM),
-    ("linux_uid_mappings", "", "user namespaces are being built"),
-    ("linux_ns_nopath", "", "user namespaces are being built"),
     ("misc_props", "", "the program forgets to copy `runtimetest` into the bundle that it then runs"),
     ("pidfile", "", "it kills a container of `true`, which has ended, and wants that to work"),
     ("process_capabilities", "CAP_SYS_RESOURCE", ("this machine does not have CAP_SYS_RESOURCE to give (runc gives up "

@@ -11,7 +11,6 @@ import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from kestrel.base.errors import (
@@ -23,7 +22,7 @@ from kestrel.base.errors import (
     Unavailable,
 )
 from kestrel.base.values import dataclass, replace
-from kestrel.linux import abi, cgroups
+from kestrel.linux import abi, cgroups, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_spec import VERSION
 from kestrel.runtime import bundles, groups, hooks, parent, plan, process, resources, state, users
@@ -76,6 +75,7 @@ def group_of(record: Record) -> "Group | None":
 
 def create(root: str, identifier: str, bundle: str, wishes: Wishes) -> tuple[Record, Made]:
     """Make a container ready: everything but the execution of its program. The working directory is the bundle's."""
+    hide()
     place = bundles.claim(root, bundles.check_id(identifier))
     try:
         return _create(root, place, identifier, bundle, wishes)
@@ -91,7 +91,7 @@ def _create(root: str, place: str, identifier: str, bundle: str, wishes: Wishes)
         id=identifier,
         bundle=bundle,
         oci_version=spec.get("ociVersion") or VERSION,
-        created=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        created=_now(),
         rootfs=os.path.abspath(spec["root"]["path"]),
         cgroup=_cgroup_path(spec, identifier),
         own_pids=any(entry.get("type") == "pid" for entry in (spec.get("linux") or {}).get("namespaces") or ()),
@@ -107,6 +107,17 @@ def _create(root: str, place: str, identifier: str, bundle: str, wishes: Wishes)
     except BaseException:
         creation.undo(group)
         raise
+
+
+def _now() -> str:
+    """Return the time in UTC, as RFC 3339 has it."""
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+
+
+def hide() -> None:
+    """Let nobody in a container look into this process and its forks, which live there for a while (CVE-2016-9962)."""
+    syscalls.prctl(abi.PR_SET_DUMPABLE, 0)
 
 
 def _check_root(spec: Mapping[str, Any], bundle: str) -> None:
@@ -263,6 +274,7 @@ def start(root: str, record: Record) -> None:
 
 def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *, paused: bool = False) -> Made:
     """Start a further process in a running container; what `wanted` leaves out is as the container's first has it."""
+    hide()
     now = bundles.status(root, record)
     if now == state.PAUSED and not paused:
         raise FailedPrecondition("cannot exec in a paused container", hint="use --ignore-paused")

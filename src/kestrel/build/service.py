@@ -27,6 +27,7 @@ from kestrel.build.export import Assembled, assemble
 from kestrel.build.flights import Flights
 from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
+from kestrel.build.journal import Journal
 from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, leaked, needles, search
 from kestrel.build.lower_from import Outline, outline, with_triggers
@@ -92,6 +93,8 @@ class BuildResult:
     names: tuple[str, ...]
     steps: tuple[StepResult, ...]
     seconds: float
+    log: str = ""
+    """The file with everything that was said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,7 @@ class Builder:
         self._images = images
         self._content = content
         self.cache = Cache(database)
+        self._journal = Journal(root / "logs")
         layers = Layers(snapshots, content)
         layers.discard_strays()
         mounts = Mounts(root, scratch or root / "scratch")
@@ -149,6 +153,14 @@ class Builder:
 
     async def build(self, request: BuildRequest, progress: Emit = lambda _: None) -> BuildResult:
         """Build and return the image. Raises DockerfileError and other KestrelErrors; cancelling cleans up."""
+        with self._journal.open(progress) as recording:
+            try:
+                return replace(await self._build(request, recording.tell), log=str(recording.path))
+            except KestrelError as error:
+                error.context.setdefault("log", str(recording.path))
+                raise
+
+    async def _build(self, request: BuildRequest, progress: Emit) -> BuildResult:
         began = time.monotonic()
         read = await asyncio.to_thread(_read, request)
         advise(read, request, progress)

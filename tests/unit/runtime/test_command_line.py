@@ -1,0 +1,151 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kestrel.base.errors import AlreadyExists, InvalidArgument, NotFound
+from kestrel.runtime import arguments, bundles, figures, hooks, joining, plainjson, scheduling, verbs
+from kestrel.runtime.bundles import Record
+
+KNOWN = {"bundle,b": "text", "force,f": "switch", "preserve-fds": "number", "env,e": "list"}
+
+
+def test_options_are_read_as_go_reads_them() -> None:
+    read = arguments.parse(["--bundle=/b", "-force", "--preserve-fds", "3", "-e", "A=b", "-e=C=d", "id", "--x"], KNOWN)
+    assert (read.text("bundle"), read.on("force"), read.number("preserve-fds")) == ("/b", True, 3)
+    assert read.all("env") == ["A=b", "C=d"]
+    assert read.words == ["id", "--x"]
+    assert not arguments.parse(["--force=false", "id"], KNOWN).on("force")
+    assert arguments.parse(["-f", "--", "-b"], KNOWN).words == ["-b"]
+
+
+def test_options_may_stand_behind_the_id_where_no_program_follows() -> None:
+    read = arguments.parse(["id", "--force", "KILL"], KNOWN, mixed=True)
+    assert (read.words, read.on("force")) == (["id", "KILL"], True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--nope"], "flag provided but not defined: -nope"),
+        (["--bundle"], "flag needs an argument: -bundle"),
+        (["--preserve-fds=x"], "not a number"),
+    ],
+)
+def test_a_bad_option_is_named(words: list[str], sentence: str) -> None:
+    with pytest.raises(InvalidArgument, match=sentence):
+        arguments.parse(words, KNOWN)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(VALUES)
+def test_our_json_is_the_standard_librarys(value: object) -> None:
+    assert plainjson.dumps(value) == json.dumps(value)
+    assert plainjson.loads(json.dumps(value, indent=1)) == value
+    assert json.loads(plainjson.pretty(value)) == value
+
+
+@given(st.text(alphabet='{}[]",:0123 \\ntruefalse'))
+def test_our_json_refuses_what_the_standard_librarys_refuses(text: str) -> None:
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(ValueError):  # noqa: PT011 - the words are its own
+            plainjson.loads(text)
+    else:
+        assert plainjson.loads(text) == expected
+
+
+@pytest.mark.parametrize("identifier", ["", ".", "..", "a/b", ".hidden", "a b", "ä", "x" * 1025, "a\n"])
+def test_an_id_that_is_no_name_is_refused(identifier: str) -> None:
+    with pytest.raises(InvalidArgument):
+        bundles.check_id(identifier)
+
+
+def test_a_record_is_kept_and_an_id_is_taken_once(tmp_path: Path) -> None:
+    place = bundles.claim(str(tmp_path), "a")
+    with pytest.raises(AlreadyExists, match="already exists: a"):
+        bundles.claim(str(tmp_path), "a")
+    record = Record(
+        id="a", bundle="/b", pid=os.getpid(), started=bundles.start_time(os.getpid()), annotations={"k": "v"}
+    )
+    bundles.save(place, record)
+    found = bundles.load(str(tmp_path), "a")
+    assert found.members() == record.members()
+    assert bundles.status(str(tmp_path), found) == "running"
+    assert bundles.status(str(tmp_path), found.with_process(os.getpid(), 1)) == "stopped"
+    assert found.describe("stopped") == {
+        "ociVersion": "1.0.0", "id": "a", "status": "stopped", "bundle": "/b", "annotations": {"k": "v"},
+    }  # fmt: skip
+    bundles.forget(str(tmp_path), "a")
+    with pytest.raises(NotFound, match="container does not exist"):
+        bundles.load(str(tmp_path), "a")
+
+
+def test_a_gate_opens_once_and_under_long_paths(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 120)
+    place.mkdir()
+    with bundles.make_gate(str(place)) as gate:
+        first = bundles.open_gate(str(place))
+        assert first is not None
+        with first:
+            accepted, _ = gate.accept()
+            accepted.close()
+    assert bundles.open_gate(str(place)) is None
+
+
+@pytest.mark.parametrize(
+    ("hook", "sentence"),
+    [
+        ({"path": "bin/x"}, "not absolute"),
+        ({"path": "/x", "timeout": 0}, "greater than zero"),
+        ({"path": "/x", "env": ["A"]}, "NAME=VALUE"),
+    ],
+)
+def test_a_bad_hook_is_refused(hook: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InvalidArgument, match=sentence):
+        hooks.parse({"hooks": {"prestart": [hook]}})
+    with pytest.raises(InvalidArgument, match="unknown kind"):
+        hooks.parse({"hooks": {"prestop": [{"path": "/x"}]}})
+
+
+@pytest.mark.parametrize(("text", "size"), [("64m", 64 << 20), ("1G", 1 << 30), ("10kb", 10240), ("-1", -1), ("5", 5)])
+def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
+    assert figures.size(text) == size
+    with pytest.raises(InvalidArgument):
+        figures.size(f"{text}q")
+
+
+@pytest.mark.parametrize(("name", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+1", 35)])
+def test_signals_have_numbers_and_names(name: str, number: int) -> None:
+    assert verbs.signal_number(name) == number
+    for wrong in ("SIGNOTHING", "65", "SIG_DFL"):
+        with pytest.raises(InvalidArgument):
+            verbs.signal_number(wrong)
+
+
+@pytest.mark.parametrize("user", ["root", "1000:", "4294967296", "-1", "1:x", "٣"])
+def test_a_user_that_is_no_number_is_refused(user: str) -> None:
+    options = arguments.Options({"user": user}, ["id", "true"])
+    with pytest.raises(InvalidArgument, match="is not a number"):
+        joining.wanted(options, {})
+
+
+def test_schedulers_and_lists_of_cpus_are_read() -> None:
+    process = {
+        "scheduler": {"policy": "SCHED_BATCH", "nice": 5},
+        "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+    }
+    made = scheduling.parse(process, {"personality": {"domain": "LINUX32"}})
+    assert made == scheduling.Scheduling(policy=3, nice=5, io=2 << 13 | 4, personality=8)
+    assert scheduling.cpus("0-2,7") == {0, 1, 2, 7}
+    with pytest.raises(InvalidArgument):
+        scheduling.parse({"scheduler": {"policy": "SCHED_NOW"}}, {})

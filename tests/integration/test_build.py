@@ -210,12 +210,12 @@ async def test_cancelling_one_of_two_builds_leaves_the_other_its_step(world: Wor
 
 
 async def test_a_cancelled_build_leaves_no_process_and_no_root(world: World) -> None:
-    task = asyncio.create_task(world.build("FROM busybox\nRUN echo $$; sleep 60\n"))
+    task = asyncio.create_task(world.build("FROM busybox\nRUN echo $$; sleep 6173\n"))
     await asyncio.wait_for(world.said_something.wait(), 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not any("sleep\0" + "60" in _cmdline(pid) for pid in os.listdir("/proc") if pid.isdigit())
+    assert not any("sleep\0" + "6173" in _cmdline(pid) for pid in os.listdir("/proc") if pid.isdigit())
 
 
 def _cmdline(pid: str) -> str:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterable, Mapping
 
 from kestrel.base.values import replace
-from kestrel.linux import abi, syscalls
+from kestrel.linux import abi, overlay, syscalls
 from kestrel.linux.rootfs import Lower, Rootfs
 
 PATH = abi.O_PATH
@@ -177,8 +177,8 @@ def open_rootfs(plan: Rootfs, *, attributes: int = 0, user_namespace: int = -1) 
 
     The descriptor is an O_PATH one: it works with openat(2) and the `dir_fd` arguments of `os`, and
     `os.open(".", os.O_RDONLY, dir_fd=fd)` gives one that can be listed. Closing it unmounts. Layers reach overlay
-    by descriptor (`lowerdir+`, since Linux 6.5 with FSCONFIG_SET_FD, before that as one string), so there is no
-    limit from option length. Raises OSError naming the layer or option that was refused.
+    by descriptor (`lowerdir+` with FSCONFIG_SET_FD) where the kernel can do that, and otherwise by short names
+    (`overlay.py`), so there is no limit from option length. Raises OSError naming the layer or option that was refused.
 
     With `user_namespace` the layers are id-mapped by it. The upper directory never is: the kernel could not write to
     overlay's own directories through it, and makes the mount read-only without a word; it has to belong to the range.
@@ -255,10 +255,22 @@ def _held(lower: Lower) -> int:
 
 
 def _overlay(plan: Rootfs, layers: list[int], attributes: int) -> int:
+    try:
+        return _overlay_by_descriptor(plan, layers, attributes)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+    # An older kernel; or something is wrong, and then this says so again.
+    paths = [lower.path for lower in plan.lowers]
+    return overlay.mount(list(zip(paths, layers, strict=True)), plan.upper, plan.work, attributes)
+
+
+def _overlay_by_descriptor(plan: Rootfs, layers: list[int], attributes: int) -> int:
     context = syscalls.fsopen("overlay")
     try:
         syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, "source", "overlay")
-        _set_lowers(context, plan, layers)
+        for fd in layers:
+            syscalls.fsconfig(context, abi.FSCONFIG_SET_FD, "lowerdir+", None, fd)
         if plan.upper:
             _set_directory(context, "upperdir", plan.upper)
             _set_directory(context, "workdir", plan.work)
@@ -268,28 +280,6 @@ def _overlay(plan: Rootfs, layers: list[int], attributes: int) -> int:
         os.close(context)
 
 
-def _set_lowers(context: int, plan: Rootfs, layers: list[int]) -> None:
-    for index, fd in enumerate(layers):
-        try:
-            syscalls.fsconfig(context, abi.FSCONFIG_SET_FD, "lowerdir+", None, fd)
-        except OSError:
-            if index:
-                raise
-            break
-    else:
-        return
-    # Before 6.5 there is neither `lowerdir+` nor descriptors; /proc/self/fd/N names the same directory.
-    joined = ":".join(f"/proc/self/fd/{fd}" for fd in layers)
-    try:
-        syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, "lowerdir", joined)
-    except OSError as error:
-        names = ", ".join(lower.path for lower in plan.lowers)
-        raise OSError(error.errno, error.strerror, names) from error
-
-
 def _set_directory(context: int, key: str, path: str) -> None:
     with opened(os.open(path, PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
-        try:
-            syscalls.fsconfig(context, abi.FSCONFIG_SET_FD, key, None, fd)
-        except OSError:  # before 6.13 only `lowerdir+`, if any, takes descriptors
-            syscalls.fsconfig(context, abi.FSCONFIG_SET_STRING, key, path)
+        syscalls.fsconfig(context, abi.FSCONFIG_SET_FD, key, None, fd)

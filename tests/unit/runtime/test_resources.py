@@ -23,7 +23,7 @@ def test_version_2_gets_its_own_units() -> None:
     assert dict(converted(made)) == {
         "memory.max": "1000",
         "memory.swap.max": "500",
-        "cpu.weight": "39",
+        "cpu.weight": "100",
         "cpu.max": "50000 100000",
         "cpuset.cpus": "0",
         "pids.max": "max",
@@ -31,7 +31,7 @@ def test_version_2_gets_its_own_units() -> None:
     }
 
 
-@pytest.mark.parametrize(("shares", "wanted"), [(0, 1), (2, 1), (1024, 39), (262144, 10000), (10**9, 10000)])
+@pytest.mark.parametrize(("shares", "wanted"), [(0, 1), (2, 1), (1024, 100), (262144, 10000), (10**9, 10000)])
 def test_cpu_shares_become_weights_between_1_and_10000(shares: int, wanted: int) -> None:
     assert weight(shares) == wanted
 

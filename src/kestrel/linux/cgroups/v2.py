@@ -2,15 +2,23 @@
 
 Limits arrive in version 1's units and are converted as the runtime-spec's implementations agreed to
 (kubernetes KEP-2254 for CPU shares). Devices are allowed by an eBPF program (`device_filter.py`).
+
+A group either has processes or hands controllers down ("no internal processes"); only the root of the machine may do
+both. Where the root we see is another group, as in a container, its processes are moved into a leaf of it first.
 """
 
 import errno
+import math
 import os
 import time
 from collections.abc import Sequence
 
+from kestrel.base.values import replace
 from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
 from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
+
+LEAF = "init"
+"""Where processes of the root go when it must be empty."""
 
 
 class V2:
@@ -56,15 +64,35 @@ class V2:
 
     def _enable(self, directory: str) -> None:
         """Hand every controller down to the children; one the kernel refuses here is missed where it is used."""
-        available = read(f"{directory}/cgroup.controllers").split()
         enabled = read(f"{directory}/cgroup.subtree_control").split()
-        for name in available:
-            if name in enabled:
-                continue
+        missing = [name for name in read(f"{directory}/cgroup.controllers").split() if name not in enabled]
+        if not missing:
+            return
+        control = f"{directory}/cgroup.subtree_control"
+        try:
+            write(control, " ".join(f"+{name}" for name in missing))
+            return
+        except OSError as error:
+            if error.errno == errno.EBUSY and directory == self.root:
+                self._vacate()
+        for name in missing:  # all or nothing it was; what can be had is had
             try:
-                write(f"{directory}/cgroup.subtree_control", f"+{name}")
+                write(control, f"+{name}")
             except OSError:
                 pass
+
+    def _vacate(self) -> None:
+        """Move the processes of the root into a leaf, the one that other runtimes in a container use too."""
+        leaf = f"{self.root}/{LEAF}"
+        try:
+            os.mkdir(leaf, 0o755)
+        except FileExistsError:
+            pass
+        for pid in read(f"{self.root}/cgroup.procs").split():
+            try:
+                write(f"{leaf}/cgroup.procs", pid)
+            except OSError:
+                pass  # it has ended, or is a thread of the kernel
 
 
 class V2Group:
@@ -88,12 +116,29 @@ class V2Group:
 
     def limit(self, limits: Limits) -> None:
         """Convert and write what is given."""
+        if limits.swap is not None and limits.memory is None:
+            limits = replace(limits, memory=number(read(f"{self._top}/memory.max")))
         for name, value in converted(limits):
-            path = f"{self._top}/{name}"
-            if not os.path.exists(path):
-                controller = name.partition(".")[0]
-                raise OSError(errno.ENOTSUP, f"the {controller} controller is not available here, cannot set", name)
-            write(path, value)
+            if name == "io.weight" and limits.io_weight is not None:
+                self._weigh(limits.io_weight, value)
+            else:
+                self._write(name, value)
+
+    def _write(self, name: str, value: str) -> None:
+        path = f"{self._top}/{name}"
+        if "/" in name or not os.path.exists(path):
+            controller = name.partition(".")[0]
+            raise OSError(errno.ENOTSUP, f"the {controller} controller is not available here, cannot set", name)
+        for line in value.splitlines():  # a file with a line per device takes one line at a time
+            write(path, line)
+
+    def _weigh(self, weight: int, converted: str) -> None:
+        """Which of the two files counts depends on each device's scheduler: BFQ has its own, in version 1's units."""
+        if os.path.exists(f"{self._top}/io.bfq.weight"):
+            self._write("io.bfq.weight", str(weight))
+            if not os.path.exists(f"{self._top}/io.weight"):
+                return
+        self._write("io.weight", converted)
 
     def devices(self, rules: Sequence[DeviceRule]) -> None:
         """Attach an eBPF program made of the rules."""
@@ -147,7 +192,11 @@ class V2Group:
         """Read cgroup.procs here and below."""
         found: list[int] = []
         for group in tree(self._top):
-            found += [int(pid) for pid in read(f"{group}/cgroup.procs").split()]
+            try:
+                found += [int(pid) for pid in read(f"{group}/cgroup.procs").split()]
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:  # a threaded group: its processes are listed above it
+                    raise
         return found
 
     def kill(self) -> bool:
@@ -180,14 +229,14 @@ class V2Group:
 
 
 def converted(limits: Limits) -> list[tuple[str, str]]:
-    """Return the files of version 2 and their values for limits in version 1's units."""
+    """Return the files of version 2 and their values for limits in version 1's units, in the order to be written."""
     values = {
         "memory.max": _or_max(limits.memory),
         "memory.low": _or_max(limits.reservation),
         "memory.swap.max": _swap(limits),
         "cpu.weight": str(weight(limits.shares)) if limits.shares else None,
         "cpu.max": _cpu_max(limits),
-        "cpu.max.burst": _or_max(limits.burst),
+        "cpu.max.burst": None if limits.burst is None else str(limits.burst),
         "cpu.idle": _or_max(limits.idle),
         "cpuset.cpus": limits.cpus or None,
         "cpuset.mems": limits.mems or None,
@@ -197,7 +246,7 @@ def converted(limits: Limits) -> list[tuple[str, str]]:
     found = [(name, value) for name, value in values.items() if value is not None]
     for name, text in limits.throttles:
         device, _, rate = text.partition(" ")
-        found.append(("io.max", f"{device} {_THROTTLES[name]}={rate}"))
+        found.append(("io.max", f"{device} {_THROTTLES[name]}={rate if int(rate) else 'max'}"))
     found += [(f"hugetlb.{size}.max", str(value)) for size, value in limits.hugepages]
     found += sorted(limits.unified.items())
     return found
@@ -213,11 +262,15 @@ _THROTTLES = {
 
 def _swap(limits: Limits) -> str | None:
     """Version 1 limits memory and swap together, version 2 swap alone."""
-    if limits.swap is None or limits.swap == -1:
-        return None if limits.swap is None else "max"
+    if limits.swap is None:
+        return "max" if limits.memory == -1 else None  # no limit of memory makes one on the sum meaningless
+    if limits.swap == -1:
+        return "max"
     if limits.memory is None or limits.memory < 0:
-        return None
-    return str(max(0, limits.swap - limits.memory))
+        raise OSError(errno.EINVAL, "a limit of memory and swap together needs one of memory", "memory.swap.max")
+    if limits.swap < limits.memory:
+        raise OSError(errno.EINVAL, "the limit of memory and swap together is below that of memory", "memory.swap.max")
+    return str(limits.swap - limits.memory)
 
 
 def _cpu_max(limits: Limits) -> str | None:
@@ -227,8 +280,15 @@ def _cpu_max(limits: Limits) -> str | None:
 
 
 def weight(shares: int) -> int:
-    """Return version 2's CPU weight (1 to 10000) for version 1's shares (2 to 262144), linearly, as Kubernetes does."""
-    return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
+    """Return version 2's CPU weight (1 to 10000) for version 1's shares (2 to 262144).
+
+    The curve goes through both ends and both defaults, 1024 and 100, so that a container with the default is worth as
+    much as a service of systemd (KEP-2254 as revised in 2025; runc since 1.3.2 and crun since 1.23 do the same).
+    """
+    if shares <= 2:
+        return 1
+    power = math.log2(min(shares, 262144))
+    return min(10000, math.ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34)))
 
 
 def _or_max(value: int | None) -> str | None:

@@ -33,9 +33,10 @@ DISK_MODULES = ["virtio_pci", "virtio_blk"]
 """What the first stage needs to mount the root."""
 
 MODULES = [
-    "virtio_rng", "overlay", "erofs", "loop", "zram", "fuse", "tun", "dummy", "veth", "bridge", "br_netfilter",
-    "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_redir", "nft_ct", "nft_reject", "nft_reject_inet",
-    "nft_fib", "nft_fib_inet", "nft_limit", "nft_log", "nft_objref", "nft_numgen", "nf_conntrack_netlink", "bfq",
+    "virtio_rng", "overlay", "erofs", "loop", "lzo-rle", "zram", "fuse", "tun", "dummy", "veth", "bridge",
+    "br_netfilter", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_redir", "nft_ct", "nft_reject",
+    "nft_reject_inet", "nft_fib", "nft_fib_inet", "nft_limit", "nft_log", "nft_objref", "nft_numgen",
+    "nf_conntrack_netlink", "bfq",
 ]  # fmt: skip
 """What Debian would load by itself when it is first asked for; a guest without udev and kmod loads it at once."""
 
@@ -84,14 +85,15 @@ def build(directory: Path, kernel: Kernel, checkout: Path, command: str) -> tupl
     copied = [*_python(tree), *_programs(tree)]
     _libraries(tree, copied)
     _checkout(tree, checkout)
-    _modules(tree / "usr/lib/modules", kernel.closure(MODULES))
+    disk = kernel.closure(DISK_MODULES)
+    _modules(tree / "usr/lib/modules", [path for path in kernel.closure(MODULES) if path not in disk])
     _executable(tree / "usr/sbin/init", INIT.replace("@CHECKOUT@", str(checkout)).replace("@COMMAND@", command))
     image = directory / "root.ext4"
     options = ["-q", "-t", "ext4", "-O", "^has_journal", "-E", "root_owner=0:0,lazy_itable_init=1", "-m", "0"]
     subprocess.run([mke2fs, *options, "-d", str(tree), str(image), SIZE], check=True, capture_output=True)
     shutil.rmtree(tree)
     ramdisk = directory / "initrd"
-    ramdisk.write_bytes(_ramdisk(kernel.closure(DISK_MODULES)))
+    ramdisk.write_bytes(_ramdisk(disk))
     return image, ramdisk
 
 

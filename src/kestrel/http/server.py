@@ -273,9 +273,7 @@ def _clear_stale(path: str) -> None:
 
 def _bind_error(error: OSError, where: str) -> KestrelError:
     if error.errno == errno.EADDRINUSE:
-        return Conflict(
-            f"{where} is already in use", hint="find its owner with `ss -lntp`, or choose another port"
-        )
+        return Conflict(f"{where} is already in use", hint="find its owner with `ss -lntp`, or choose another port")
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionDenied(f"not allowed to listen on {where}", hint="ports below 1024 need root")
     if error.errno == errno.EADDRNOTAVAIL:

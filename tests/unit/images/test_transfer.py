@@ -35,7 +35,9 @@ def member(data: bytes, name: str) -> bytes:
         return file.read()
 
 
-async def test_what_is_saved_is_loaded_with_its_names(images: ImageService, registry: Any, snapshots: Snapshotter) -> None:
+async def test_what_is_saved_is_loaded_with_its_names(
+    images: ImageService, registry: Any, snapshots: Snapshotter
+) -> None:
     data = await saved(images, registry)
     before = await images.list()
     for image in before:

@@ -29,6 +29,7 @@ def gather(parts: Parts, container: Container, sandbox: Sandbox, image: Image, r
         volumes={m.source: _volume(parts, m.source) for m in config.mounts if m.kind == "volume"},
         devices=_devices(config),
         own_processes=not (sandbox.config.share_pid or sandbox.config.host_pid),
+        processes=_processes(parts, config),
     )
 
 
@@ -55,6 +56,16 @@ def identity_within(container: Container, user: str) -> Identity:
         return resolve(root, user, container.config.security.groups)
     finally:
         os.close(root)
+
+
+def _processes(parts: Parts, config: ContainerConfig) -> str:
+    """Return the path of the PID namespace of the container whose processes this one shall be among."""
+    if not config.processes_of:
+        return ""
+    other = parts.store.container(config.processes_of)
+    if other.state is not ContainerState.RUNNING:
+        raise FailedPrecondition(f"container {other.config.name}, whose processes it is to see, is not running")
+    return f"/proc/{other.pid}/ns/pid"
 
 
 def _volume(parts: Parts, name: str) -> str:

@@ -122,7 +122,8 @@ class ContainerConfig:
 
     `image` is a reference or digest that the image store resolves. `command` replaces the image's ENTRYPOINT and
     `args` its CMD when not None (Kubernetes' words; docker's `--entrypoint` and arguments). `sandbox` is the id of
-    an existing sandbox, or None to make one from `network` and `ports`. `log_path` is where the shim writes the log
+    an existing sandbox, or None to make one from `network` and `ports`. `processes_of` is a running container of the
+    same sandbox whose processes it shall see and be among. `log_path` is where the shim writes the log
     in CRI format; empty means the engine's own place. `auto_remove` is `run --rm`. `init` puts a small reaper at PID 1.
     """
 
@@ -141,6 +142,7 @@ class ContainerConfig:
     devices: tuple[tuple[str, str, str], ...] = ()
     sandbox: str | None = None
     sandbox_config: SandboxConfig | None = None
+    processes_of: str = ""
     stop_signal: str = ""
     stop_timeout: float = 10.0
     auto_remove: bool = False

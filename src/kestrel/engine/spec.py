@@ -37,7 +37,7 @@ class Facts:
     """What was looked up for this start.
 
     `volumes` maps a volume's name to its directory on the host. With `own_processes` off the container shares the
-    PID namespace of its shim: the sandbox's, or the host's.
+    PID namespace of its shim: the sandbox's, or the host's. `processes` is the path of another one to be in.
     """
 
     identity: Identity
@@ -48,13 +48,17 @@ class Facts:
     volumes: Mapping[str, str]
     devices: tuple[Device, ...] = ()
     own_processes: bool = True
+    processes: str = ""
 
 
 def build(container: Container, facts: Facts) -> JSON:
     """Return the whole spec. Raises InvalidArgument for a word that means nothing."""
     config = container.config
     security = config.security
-    spec: JSON = default_spec(namespaces=(name for name in NAMESPACES if name != "pid" or facts.own_processes))
+    own = facts.own_processes and not facts.processes
+    spec: JSON = default_spec(namespaces=(name for name in NAMESPACES if name != "pid" or own))
+    if facts.processes:
+        spec["linux"]["namespaces"].append({"type": "pid", "path": facts.processes})
     spec["process"] = process(container, facts)
     spec["root"] = {"path": "rootfs", "readonly": security.read_only_root}
     spec["mounts"] += [*_name_files(facts, security), *(_mount(m, facts.volumes) for m in _ordered(config.mounts))]

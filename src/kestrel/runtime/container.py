@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from kestrel.base.errors import Internal, InvalidArgument, KestrelError
+from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, KestrelError
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, seccomp
 from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
@@ -117,18 +117,22 @@ class Container:
         theirs = self._make_stdio()
         try:
             new = _bits(request.namespaces)
-            namespace = -1 if new & abi.CLONE_NEWPID else around.pid_namespace
+            namespace = -1 if new & abi.CLONE_NEWPID else _processes(request, around.pid_namespace)
             if "user" in request.namespaces:
                 self.ids = users.ranges(request.uid_mappings, request.gid_mappings, "linux")
-            started = parent.begin(
-                new,
-                lambda heard: assembled(request, around, heard),
-                self.group,
-                theirs,
-                namespace,
-                self.ids,
-                around.user_namespace(self.ids),
-            )
+            try:
+                started = parent.begin(
+                    new,
+                    lambda heard: assembled(request, around, heard),
+                    self.group,
+                    theirs,
+                    namespace,
+                    self.ids,
+                    around.user_namespace(self.ids),
+                )
+            finally:
+                if request.pid_namespace:
+                    os.close(namespace)
         finally:
             for fd in {theirs.stdin, theirs.stdout, theirs.stderr} - {-1}:
                 os.close(fd)
@@ -429,10 +433,22 @@ def _bits(kinds: Iterable[str]) -> int:
     return new
 
 
+def _processes(request: CreateRequest, shared: int) -> int:
+    """Return the PID namespace to be born in: another container's, opened for that, or the sandbox's."""
+    if not request.pid_namespace:
+        return shared
+    try:
+        return os.open(request.pid_namespace, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FailedPrecondition("the processes to be among have ended") from error
+
+
 def assembled(request: CreateRequest, around: Surroundings, heard: channel.Channel) -> plan.Plan:
     """Return the plan of a container; called in its child, which hands its filter to the shim for later use."""
     spec = json.loads(request.spec)
     linux, process = spec.get("linux") or {}, spec.setdefault("process", {})
+    if request.pid_namespace:  # it was born there: from inside it cannot be joined
+        linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "pid"]
     if request.terminal:
         process["terminal"] = True
     # The shim may be better protected from the OOM killer than its containers should be.

@@ -63,8 +63,8 @@ class CreateRequest:
     """A container to make ready: everything but the exec of its process.
 
     `spec` is JSON text, which only the container's own process reads; what the shim has to know of it stands beside
-    it: the types of its new `namespaces`, its `resources`, `devices` and mappings, and of its `process`, again as
-    text, what a later exec inherits. `asked` fills these in.
+    it: the types of its new `namespaces`, the path of the `pid_namespace` it joins, its `resources`, `devices` and
+    mappings, and of its `process`, again as text, what a later exec inherits. `asked` fills these in.
 
     `rootfs` is `linux.rootfs.Rootfs.to_json()`, or None for the spec's `root.path`. `cgroup` is relative to each
     hierarchy's root. With `stdin` the process reads what attachers write; with `stdin_once` it sees the end when the
@@ -75,6 +75,7 @@ class CreateRequest:
     spec: str
     process: str = "{}"
     namespaces: Sequence[str] = ()
+    pid_namespace: str = ""
     resources: JSON = field(default_factory=dict)
     devices: Sequence[JSON] = ()
     uid_mappings: Sequence[JSON] = ()
@@ -98,6 +99,7 @@ class CreateRequest:
             spec=json.dumps(spec),
             process=json.dumps({name: process[name] for name in INHERITED if name in process}),
             namespaces=[entry.get("type", "") for entry in entries if not entry.get("path")],
+            pid_namespace=next((e["path"] for e in entries if e.get("type") == "pid" and e.get("path")), ""),
             resources=linux.get("resources") or {},
             devices=linux.get("devices") or (),
             uid_mappings=linux.get("uidMappings") or (),

@@ -32,6 +32,8 @@ from kestrel.testing.instance import Answer, Instance, wait_until
 PROGRAM = shutil.which("kubectl")
 BUILDS = Path(os.path.realpath(PROGRAM or "/")).parent
 MINORS = tuple(minor for minor in range(27, 34) if (BUILDS / f"kubectl.1.{minor}").exists())
+IMAGE = "box:1"
+"""The image of tests under a tag that Kubernetes does not pull anew each time, as it does `latest`."""
 TIMEOUT = 30.0  # seconds a command may take unless a test says otherwise
 
 JSONObject = dict[str, Any]
@@ -145,7 +147,7 @@ class Kubectl:
         """Return an object of the namespace, None when there is none."""
         return self.api.get(f"/api/v1/namespaces/{self.namespace}/{resource}/{name}")
 
-    def list(self, resource: str, query: str = "") -> "list[JSONObject]":
+    def objects(self, resource: str, query: str = "") -> list[JSONObject]:
         """Return the objects of a kind in the namespace."""
         found = self.api.get(f"/api/v1/namespaces/{self.namespace}/{resource}{query}")
         assert found is not None
@@ -185,9 +187,9 @@ class Kubectl:
 
         return state(self.until(name, lambda pod: state(pod).get("reason") == reason))
 
-    def events(self, name: str) -> "list[JSONObject]":
+    def events(self, name: str) -> list[JSONObject]:
         """Return the events about an object."""
-        return self.list("events", f"?fieldSelector=involvedObject.name={name}")
+        return self.objects("events", f"?fieldSelector=involvedObject.name={name}")
 
     def event(self, name: str, reason: str, containing: str = "") -> str:
         """Return the message of an event once there is one of this reason."""
@@ -299,13 +301,13 @@ def pod(name: str, *containers: JSONObject, labels: "Mapping[str, str] | None" =
 
 
 def container(name: str = "main", *command: str, **fields: Any) -> JSONObject:
-    """Return a container of the image `box`."""
+    """Return a container of the image of tests."""
     command = command or ("sleep", "1000")
-    return {"name": name, "image": "box", "imagePullPolicy": "IfNotPresent", "command": list(command), **fields}
+    return {"name": name, "image": IMAGE, "command": list(command), **fields}
 
 
 def shell(script: str, name: str = "main", **fields: Any) -> JSONObject:
-    """Return a container of the image `box` that runs a script."""
+    """Return a container of the image of tests that runs a script."""
     return container(name, "sh", "-c", script, **fields)
 
 

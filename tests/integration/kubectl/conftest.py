@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from kestrel.testing.instance import Instance
-from kestrel.testing.kubectl import PROGRAM, Kubectl
+from kestrel.testing.kubectl import IMAGE, PROGRAM, Kubectl
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,7 @@ def everywhere(shared: Instance) -> Kubectl:
     """The ordinary kubectl, in the namespace `default`."""
     if PROGRAM is None:
         pytest.skip("kubectl is not installed")
+    shared("tag", "box", IMAGE)
     return Kubectl.of(shared)
 
 
@@ -26,5 +27,5 @@ def kube(everywhere: Kubectl) -> Iterator[Kubectl]:
     assert code == 201, answer
     yield everywhere.within(name)
     everywhere.api.call("DELETE", f"{spaces}/{name}")
-    for pod in everywhere.within(name).list("pods"):
+    for pod in everywhere.within(name).objects("pods"):
         everywhere.api.call("DELETE", f"{spaces}/{name}/pods/{pod['metadata']['name']}?gracePeriodSeconds=0")

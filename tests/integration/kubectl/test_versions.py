@@ -54,7 +54,8 @@ def test_server_side_apply_diff_and_patch(versioned):
     assert kube.apply(manifest, options=["--server-side"]) == "configmap/settings serverside-applied\n"
     changed = json.dumps({**manifest, "data": {"color": "red"}})
     difference = kube("diff", "--server-side", "-f", "-", stdin=changed, code=1).out
-    assert "-  color: blue" in difference and "+  color: red" in difference
+    assert "-  color: blue" in difference
+    assert "+  color: red" in difference
     kube("patch", "configmap", "settings", "--type=merge", "-p", '{"data":{"color":"green"}}')
     assert "conflict" in kube.fails("apply", "--server-side", "-f", "-", stdin=changed)
     kube("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=changed)

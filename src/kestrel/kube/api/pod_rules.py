@@ -266,3 +266,8 @@ def _more_ephemeral(found: Found, new: JSONObject, old: JSONObject) -> None:
             found.append(status.forbidden_field("spec.ephemeralContainers", sentence))
     volumes = {volume.get("name", ""): volume for volume in new.get("volumes") or ()}
     _containers(found, "spec", new, volumes)
+    targets = [entry.get("name") for entry in new.get("containers") or ()]
+    for index, entry in enumerate(new.get("ephemeralContainers") or ()):
+        target = entry.get("targetContainerName")
+        if target and target not in targets:
+            found.append(status.not_found_field(f"spec.ephemeralContainers[{index}].targetContainerName", target))

@@ -180,8 +180,9 @@ def container_name(pod: JSONObject, wanted: str) -> str:
     spec, name = pod.get("spec") or {}, meta.name(pod)
     ordinary = [str(c["name"]) for c in spec.get("containers") or ()]
     initial = [str(c["name"]) for c in spec.get("initContainers") or ()]
+    added = [str(c["name"]) for c in spec.get("ephemeralContainers") or ()]
     if wanted:
-        if wanted not in (*ordinary, *initial):
+        if wanted not in (*ordinary, *initial, *added):
             raise status.bad_request(f"container {wanted} is not valid for pod {name}")
         return wanted
     if len(ordinary) == 1:
@@ -189,6 +190,8 @@ def container_name(pod: JSONObject, wanted: str) -> str:
     choices = f"choose one of: [{' '.join(ordinary)}]"
     if initial:
         choices += f" or one of the init containers: [{' '.join(initial)}]"
+    if added:
+        choices += f" or one of the ephemeral containers: [{' '.join(added)}]"
     raise status.bad_request(f"a container name must be specified for pod {name}, {choices}")
 
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from kestrel.base.clock import Clock, SystemClock
-from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, Unimplemented
+from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
 from kestrel.http import server as http
 from kestrel.kube.api import status
 from kestrel.kube.api.resource import GroupVersionKind, split_api_version
@@ -162,10 +162,6 @@ class ApiServer:
         if found.subresource in ("log", "exec", "attach", "portforward"):
             with self._streaming():
                 return await self._below_pod(request, found)
-        if found.subresource == "ephemeralcontainers":
-            raise Unimplemented(
-                "ephemeral containers are not supported by this server yet", hint="use `kubectl debug --copy-to`"
-            )
         return await self._verb(request, found, caller)
 
     async def _verb(self, request: web.Request, found: Route, caller: Caller) -> web.StreamResponse:

@@ -83,7 +83,13 @@ class Pods(Strategy):
         obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj)}
 
     def prepare_update(self, resource: Resource, new: JSONObject, old: JSONObject, subresource: str) -> None:
-        """The QoS class never changes."""
+        """The QoS class never changes; `ephemeralcontainers` writes those and nothing else."""
+        if subresource == "ephemeralcontainers":
+            added = (new.get("spec") or {}).get("ephemeralContainers")
+            _keep(new, old, "spec")
+            _keep(new, old, "status")
+            if added is not None:
+                new["spec"]["ephemeralContainers"] = added
         super().prepare_update(resource, new, old, subresource)
         known = (old.get("status") or {}).get("qosClass")
         if known and isinstance(new.get("status"), dict):

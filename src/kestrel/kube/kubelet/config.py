@@ -141,8 +141,12 @@ def container_config(
     image: ImageInfo,
     env: Mapping[str, str],
     mounts: Sequence[Mount],
+    processes_of: str = "",
 ) -> ContainerConfig:
-    """Return one start of a container; raises FailedPrecondition for what cannot be granted."""
+    """Return one start of a container; raises FailedPrecondition for what cannot be granted.
+
+    `processes_of` is the id of the container that an ephemeral one looks into.
+    """
     identity = Attempt(
         uid=pods.uid(pod),
         pod=pods.name(pod),
@@ -166,6 +170,7 @@ def container_config(
         resources=container_resources(pod, container, node_memory=settings.memory),
         security=security(pod, container, image, seccomp_root=settings.seccomp_root),
         sandbox=sandbox,
+        processes_of=processes_of,
         stop_signal=str((container.get("lifecycle") or {}).get("stopSignal") or image.stop_signal),
         stop_timeout=pods.grace(pod),
         log_path=str(settings.paths.log(pod, container["name"], attempt)),

@@ -44,9 +44,14 @@ def sidecars(pod: JSONObject) -> list[JSONObject]:
     return [container for container in inits(pod) if is_sidecar(container)]
 
 
+def ephemerals(pod: JSONObject) -> list[JSONObject]:
+    """Return the containers that were added while the pod ran, for looking into it."""
+    return list(pod["spec"].get("ephemeralContainers") or ())
+
+
 def every_container(pod: JSONObject) -> list[JSONObject]:
-    """Return init and app containers."""
-    return inits(pod) + containers(pod)
+    """Return init, app and ephemeral containers."""
+    return inits(pod) + containers(pod) + ephemerals(pod)
 
 
 def container(pod: JSONObject, wanted: str) -> JSONObject | None:

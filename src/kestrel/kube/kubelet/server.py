@@ -148,7 +148,8 @@ class NodeServer:
     def _running(self, pod: JSONObject, name: str) -> PodContainer:
         newest = self._record(pod).newest(name)
         if newest is None or not newest.running:
-            raise NotFound(f'container not found ("{name}")', hint=f"it is not running: {_state_words(pod, name)}")
+            state = "it has ended" if newest is not None and newest.exited else _state_words(pod, name)
+            raise NotFound(f'container not found ("{name}")', hint=f"it is not running: {state}")
         return newest
 
     def _logged(self, pod: JSONObject, name: str, *, previous: bool) -> PodContainer:
@@ -181,7 +182,8 @@ class NodeServer:
 
 def _status(pod: JSONObject, name: str) -> JSONObject:
     status = pod.get("status") or {}
-    statuses = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    keys = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    statuses = [found for key in keys for found in status.get(key) or ()]
     return next((found for found in statuses if found.get("name") == name), {})
 
 

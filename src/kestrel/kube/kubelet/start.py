@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-from kestrel.base.errors import KestrelError
+from kestrel.base.errors import FailedPrecondition, KestrelError
 from kestrel.engine.model import Mount
 from kestrel.kube.client import JSONObject
 from kestrel.kube.kubelet import env, hooks, mounts, sources
@@ -82,6 +82,7 @@ async def _create(
             image=action.image,
             env=variables,
             mounts=_with_last_words(parts, pod, spec, action, mounted.mounts),
+            processes_of=_target(parts, pod, spec),
         )
     except (KestrelError, OSError) as error:
         raise _refused("CreateContainerConfigError", error, spec, say) from error
@@ -91,6 +92,17 @@ async def _create(
         raise _refused("CreateContainerError", error, spec, say) from error
     say.normal("Created", f"Created container: {action.container}", container=spec)
     return container
+
+
+def _target(parts: Parts, pod: JSONObject, spec: JSONObject) -> str:
+    """Return the id of the running container whose processes an ephemeral container is to see, if it names one."""
+    wanted = str(spec.get("targetContainerName") or "")
+    if not wanted:
+        return ""
+    found = parts.runtime.pod(pods.uid(pod)).newest(wanted)
+    if found is None or not found.running:
+        raise FailedPrecondition(f"the target container {wanted} is not running")
+    return found.id
 
 
 def _make_files(parts: Parts, pod: JSONObject, action: StartContainer) -> None:

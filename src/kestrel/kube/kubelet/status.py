@@ -36,6 +36,7 @@ def build(view: View, host: Host, *, outcome: Outcome | None = None, ending: boo
     old = view.pod.get("status") or {}
     inits = [container_status(view, spec, ending=ending) for spec in pods.inits(view.pod)]
     apps = [container_status(view, spec, ending=ending) for spec in pods.containers(view.pod)]
+    ephemerals = [container_status(view, spec, ending=ending) for spec in pods.ephemerals(view.pod)]
     phase = _phase(view, inits, apps, outcome, ending=ending)
     status: JSONObject = {
         "phase": phase,
@@ -47,10 +48,12 @@ def build(view: View, host: Host, *, outcome: Outcome | None = None, ending: boo
     }
     if inits:
         status["initContainerStatuses"] = inits
+    if ephemerals:
+        status["ephemeralContainerStatuses"] = ephemerals
     status |= _reason(old, phase, outcome)
     status |= _addresses(view, old, host)
     status["conditions"] = _conditions(view, old, phase, inits, apps, bool(status.get("podIP")))
-    kept = ("ephemeralContainerStatuses", "nominatedNodeName", "resize", "observedGeneration")
+    kept = ("nominatedNodeName", "resize", "observedGeneration")
     return status | {key: old[key] for key in kept if key in old}
 
 
@@ -128,9 +131,12 @@ def _state(
 
 
 def _policy(view: View, spec: JSONObject) -> str:
-    """How a container is restarted: an init container at least until it has ended well, a sidecar always."""
+    """How a container is restarted: an init container at least until it has ended well, a sidecar always, an
+    ephemeral one never."""
     if pods.is_sidecar(spec):
         return pods.ALWAYS
+    if spec in pods.ephemerals(view.pod):
+        return pods.NEVER
     policy = pods.restart_policy(view.pod)
     is_init = spec in pods.inits(view.pod)
     return pods.ON_FAILURE if is_init and policy == pods.ALWAYS else policy

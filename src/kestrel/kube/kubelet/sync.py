@@ -6,7 +6,8 @@ in a plan is an order to wait: an action that needs another one's result appears
 pulls, volumes and the sandbox go side by side, and a daemon that starts again simply looks.
 
 Order of a pod's life: init containers one after the other (a sidecar counts as done when it has started), then all
-app containers; at the end app containers first, then sidecars, the last started first, then the sandbox.
+app containers; ephemeral containers, each once, as soon as there is a sandbox; at the end app containers first, then
+sidecars, the last started first, then the sandbox.
 """
 
 from collections.abc import Mapping
@@ -264,6 +265,11 @@ def _lost(view: View) -> Outcome | None:
 def _run(view: View, expires: float | None) -> Plan:
     steps = _Steps(view)
     _next_containers(view, steps)
+    if view.record.sandbox is not None:
+        for spec in pods.ephemerals(view.pod):
+            newest = view.record.newest(spec["name"])
+            if newest is None or not newest.running:
+                _bring_up(view, steps, spec, newest, pods.NEVER)
     if steps.wanted:
         if not view.volumes_ready:
             steps.retry("volumes", view.volumes_failure, MountVolumes())

@@ -481,6 +481,7 @@ def _status_of(pod: JSONObject, name: str) -> JSONObject:
     statuses: Iterable[JSONObject] = [
         *((pod.get("status") or {}).get("containerStatuses") or ()),
         *((pod.get("status") or {}).get("initContainerStatuses") or ()),
+        *((pod.get("status") or {}).get("ephemeralContainerStatuses") or ()),
     ]
     return next((found for found in statuses if found["name"] == name), {})
 

@@ -245,3 +245,19 @@ def test_a_killed_shim_ends_a_pod_that_is_never_restarted(make):
     assert decided.actions == ()
     assert decided.outcome is not None
     assert decided.outcome.message == "the pod's sandbox is gone: the shim was killed"
+
+
+def test_a_debug_container_is_started_once_beside_what_runs(make):
+    pod = make.pod("app", ephemeralContainers=[{"name": "look", "image": "busybox"}])
+    app = make.container("app")
+    assert actions(make.view(pod, make.record(app), images=("look",))) == {StartContainer("look", 0, "s0", make.IMAGE)}
+    assert actions(make.view(pod, make.record(app, make.container("look")))) == set()
+    assert actions(make.view(pod, make.record(app, make.container("look", "exited", exit_code=1)))) == set()
+
+
+def test_a_debug_container_does_not_keep_a_finished_pod_alive(make):
+    pod = make.pod("app", policy="Never", ephemeralContainers=[{"name": "look", "image": "busybox"}])
+    record = make.record(make.container("app", "exited"), make.container("look"))
+    [stop] = actions(make.view(pod, record))
+    assert isinstance(stop, StopContainer)
+    assert stop.container == "look"

@@ -1,5 +1,6 @@
 """Taking times fairly: interleaved rounds, medians, ratios."""
 
+import math
 import os
 import statistics
 import subprocess
@@ -46,7 +47,9 @@ class Row:
     def ratio(self, peer: str) -> float:
         """How many times as good Kestrel is: above 1 it is the faster, or the smaller."""
         own, other = self.median("kestrel"), self.median(peer)
-        return own / other if self.more_is_better else other / own
+        if self.more_is_better:
+            own, other = other, own
+        return other / own if own else math.inf
 
     def within_budget(self) -> "bool | None":
         """Say whether the median keeps the budget; None when there is none."""

@@ -25,10 +25,9 @@ from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, cgroups, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_spec import VERSION
-from kestrel.runtime import bundles, groups, hooks, parent, plan, process, resources, state, users
+from kestrel.runtime import bundles, filters, groups, hooks, parent, plan, process, resources, state, users
 from kestrel.runtime.bundles import Record
 from kestrel.runtime.channel import Channel
-from kestrel.runtime.container import seccomp_filter
 from kestrel.runtime.init import Apart, Stdio
 from kestrel.runtime.messages import INHERITED, error_from_json
 
@@ -146,7 +145,7 @@ def _plan(spec: dict[str, Any], record: Record, found: "Hierarchy | None", root:
     limits = resources.limits(linux.get("resources") or {})
     return plan.build(
         {**spec, "root": {**spec["root"], "path": record.rootfs}},
-        seccomp=seccomp_filter(linux.get("seccomp"), f"{root}/.seccomp"),
+        seccomp=filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"),
         cgroup_version=found.version if found is not None else 2,
         cgroup_hierarchies=found.hierarchies(limits) if found is not None else (),
         size=wishes.size,
@@ -286,7 +285,7 @@ def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *
         if name not in wanted and name in given:
             wanted[name] = given[name]
     linux = spec.get("linux") or {}
-    task = process.parse(wanted, seccomp_filter(linux.get("seccomp"), f"{root}/.seccomp"), linux)
+    task = process.parse(wanted, filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"), linux)
     try:
         target = os.pidfd_open(record.pid)
     except ProcessLookupError:

@@ -16,11 +16,11 @@ from typing import Any
 
 from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, KestrelError
 from kestrel.base.values import dataclass, replace
-from kestrel.linux import abi, seccomp
+from kestrel.linux import abi
 from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
-from kestrel.runtime import channel, loop, parent, plan, resources, state, users
+from kestrel.runtime import channel, filters, loop, parent, plan, resources, state, users
 from kestrel.runtime.init import Stdio
 from kestrel.runtime.journal import note
 from kestrel.runtime.log import LogWriter
@@ -316,7 +316,7 @@ class Container:
         if self._channel is not None:
             self._drain_channel()
         due = time.monotonic() + PATIENCE
-        self._bury(exit_code(status), due)
+        self._bury(state.exit_code(status), due)
 
     def _drain_channel(self) -> None:
         """Hear what the child said last; its end of the channel is closed, so this does not wait."""
@@ -416,13 +416,6 @@ class Container:
             self._oom = None
 
 
-def exit_code(status: int) -> int:
-    """Return a wait status as a shell has it: 128 + signal for a process that a signal ended."""
-    if os.WIFSIGNALED(status):
-        return 128 + os.WTERMSIG(status)
-    return os.WEXITSTATUS(status)
-
-
 def _bits(kinds: Iterable[str]) -> int:
     """Return the CLONE_NEW* bits of types of namespace."""
     new = 0
@@ -454,7 +447,7 @@ def assembled(request: CreateRequest, around: Surroundings, heard: channel.Chann
     # The shim may be better protected from the OOM killer than its containers should be.
     process.setdefault("oomScoreAdj", around.oom_score)
     hierarchy = around.hierarchy
-    found = seccomp_filter(linux.get("seccomp"), around.cache)
+    found = filters.compiled(linux.get("seccomp"), around.cache)
     if found is not None:
         with opened(os.memfd_create("filter", os.MFD_CLOEXEC)) as fd:
             os.write(fd, found.program)
@@ -468,19 +461,3 @@ def assembled(request: CreateRequest, around: Surroundings, heard: channel.Chann
         size=(request.width, request.height),
         sandbox=around.namespaces,
     )
-
-
-def seccomp_filter(profile: "dict[str, Any] | None", cache: str) -> "Filter | None":
-    """Return the compiled filter of a profile, from the cache where it has been compiled before."""
-    if not profile:
-        return None
-    flags = {"SECCOMP_FILTER_FLAG_LOG": abi.SECCOMP_FILTER_FLAG_LOG}
-    flags["SECCOMP_FILTER_FLAG_SPEC_ALLOW"] = abi.SECCOMP_FILTER_FLAG_SPEC_ALLOW
-    unknown = [name for name in profile.get("flags") or () if name not in flags and not name.endswith("_TSYNC")]
-    if unknown:
-        raise InvalidArgument(f"unknown seccomp flag {unknown[0]}")
-    bits = sum(flags.get(name, 0) for name in profile.get("flags") or ())
-    try:
-        return Filter(program=seccomp.program(profile, cache), flags=bits)
-    except ValueError as error:
-        raise InvalidArgument(f"linux.seccomp: {error}") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from kestrel.base.errors import Internal, KestrelError
 from kestrel.runtime import channel, loop, parent, process, state
-from kestrel.runtime.container import Container, exit_code
+from kestrel.runtime.container import Container
 from kestrel.runtime.init import Stdio
 from kestrel.runtime.messages import ExecRequest, error_from_json
 
@@ -116,7 +116,7 @@ class Exec:
             reply, self._reply = self._reply, None
             reply(None, self._failure or Internal("the process ended before its program ran"), [])
             return
-        self._ended(exit_code(status))
+        self._ended(state.exit_code(status))
 
     def kill(self, number: int) -> None:
         """Send a signal to the process and its group (it leads a session of its own)."""

@@ -106,3 +106,10 @@ def forget_exit(directory: str, container_id: str) -> None:
         os.unlink(f"{directory}/{EXITS}/{container_id}")
     except FileNotFoundError:
         pass
+
+
+def exit_code(status: int) -> int:
+    """Return a wait status as a shell has it: 128 + signal for a process that a signal ended."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)

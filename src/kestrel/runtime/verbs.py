@@ -132,11 +132,10 @@ def do_run(root: str, options: Options) -> int:
 def _wait(made: "Made", options: Options) -> int:
     """Stay until a process has ended; return its exit code."""
     from kestrel.runtime import console
-    from kestrel.runtime.container import exit_code
 
     console.forward_signals(made.pid)
     console.follow(made.pidfd, -1 if options.text("console-socket") else made.master)
-    return exit_code(os.waitpid(made.pid, 0)[1])
+    return state.exit_code(os.waitpid(made.pid, 0)[1])
 
 
 def do_state(root: str, options: Options) -> int:

@@ -8,6 +8,7 @@ import random
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 APPLETS = ("sh", "true", "sleep", "echo", "cat", "ls", "mkdir", "cp")
 FILES, SIZE = 10_200, 198_000_000
@@ -97,7 +98,7 @@ def write(layout: Path, tars: "Sequence[bytes] | Iterator[bytes]", command: Sequ
     return sum(layer["size"] for layer in layers)
 
 
-def _blob(layout: Path, data: bytes, kind: str) -> "dict[str, object]":
+def _blob(layout: Path, data: bytes, kind: str) -> "dict[str, Any]":
     name = hashlib.sha256(data).hexdigest()
     (layout / "blobs/sha256" / name).write_bytes(data)
     return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{name}", "size": len(data)}

@@ -5,7 +5,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from benchmarks.bed import Bed, daemon_pid, launcher, wait_for
 from benchmarks.measure import Row, command, cpu_seconds, pss, rss

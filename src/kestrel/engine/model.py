@@ -102,10 +102,12 @@ class Security:
     """What the process may do beyond or below the default.
 
     `seccomp` is `default`, `unconfined` or a path to a profile. `user` is docker's form (`name`, `uid`, `uid:gid`);
-    empty means the image's.
+    empty means the image's. With `user_namespace` its users are others on the host (`ranges.py`); it cannot be had
+    together with `privileged`.
     """
 
     privileged: bool = False
+    user_namespace: bool = False
     user: str = ""
     groups: tuple[int, ...] = ()
     add_capabilities: tuple[str, ...] = ()

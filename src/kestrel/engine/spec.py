@@ -12,6 +12,7 @@ from kestrel.base.errors import InvalidArgument
 from kestrel.engine.identity import Identity
 from kestrel.engine.model import Container, Mount, Resources, Security
 from kestrel.engine.nameservice import FILES
+from kestrel.engine.ranges import mappings
 from kestrel.engine.rights import capability_sets
 from kestrel.oci.config import ContainerDefaults
 from kestrel.oci.runtime_defaults import NAMESPACES, default_spec
@@ -70,6 +71,8 @@ def build(container: Container, facts: Facts) -> JSON:
     if security.unmask_proc or security.privileged:
         linux["maskedPaths"], linux["readonlyPaths"] = [], []
     _add_devices(linux, facts.devices)
+    if security.user_namespace:
+        _map_users(spec, container)
     if security.privileged:
         _unlock(spec)
     return spec
@@ -171,6 +174,20 @@ def _add_devices(linux: JSON, devices: tuple[Device, ...]) -> None:
         linux.setdefault("devices", []).append({**node, "fileMode": 0o666, "uid": 0, "gid": 0})
         rule = {"type": device.kind, "major": device.major, "minor": device.minor, "access": device.access}
         allowed.append({"allow": True, **rule})
+
+
+def _map_users(spec: JSON, container: Container) -> None:
+    """Give the container a user namespace; what it is given of the host has the same owners as without one."""
+    if container.config.security.privileged:
+        raise InvalidArgument(
+            "a privileged container cannot have a user namespace", hint="its rights are over the host; choose one"
+        )
+    linux = spec["linux"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = linux["gidMappings"] = mappings(container.sandbox)
+    for mount in spec["mounts"]:
+        if mount["type"] == "bind":
+            mount["options"] = [*mount["options"], "idmap"]
 
 
 def _unlock(spec: JSON) -> None:

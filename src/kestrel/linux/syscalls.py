@@ -228,9 +228,12 @@ def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
 
 
 def set_process_name(name: str) -> None:
-    """Set the name that ps and /proc/PID/comm show (at most 15 bytes; PR_SET_NAME)."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(abi.PR_SET_NAME, ctypes.addressof(buffer))
+    """Set the name that ps and /proc/PID/comm show (at most 15 bytes; `man 5 proc`)."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, name.encode()[:15])
+    finally:
+        os.close(fd)
 
 
 def default_signals(numbers: Sequence[int]) -> None:

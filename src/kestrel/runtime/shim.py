@@ -50,6 +50,7 @@ from kestrel.runtime.process import set_oom_score
 from kestrel.runtime.users import Ids
 
 LOG = "shim.log"
+UNPRIVILEGED = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 OOM_SCORE = -900
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
@@ -85,7 +86,7 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
     """Become a process of our own, then take the sandbox's namespaces."""
     os.setsid()
     os.chdir("/")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    syscalls.default_signals([signal.SIGCHLD])
     syscalls.set_process_name("kestrel-shim")
     syscalls.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -201,7 +202,16 @@ class Shim:
             return -1
         if ids not in self._user_namespaces:
             self._user_namespaces[ids] = ids.make()
+            self._open_low_ports()
         return self._user_namespaces[ids]
+
+    def _open_low_ports(self) -> None:
+        """Let containers in a user namespace bind any port and ping: their rights are not over our network."""
+        if self._request.host_network:
+            return
+        for name, value in UNPRIVILEGED.items():
+            if name not in self._request.sysctls:
+                names.write_sysctl(name, value)
 
     # --- clients ---
 

@@ -3,13 +3,26 @@
 import asyncio
 import os
 import stat
+import tarfile
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.archive.entries import TarReader
+from kestrel.archive.erofs import write_index
+from kestrel.archive.layertree import LayerTree
+from kestrel.base.errors import InvalidArgument, Unavailable
+from kestrel.engine import ranges
+from kestrel.engine import spec as specs
+from kestrel.engine.identity import Identity
+from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, Security
+from kestrel.engine.nameservice import FILES
 from kestrel.linux import user_namespaces
+from kestrel.linux.rootfs import Lower
+from kestrel.oci.config import ContainerDefaults
 
 pytestmark = pytest.mark.root
 
@@ -206,3 +219,72 @@ async def test_a_shadowed_upper_is_still_private_to_the_range(box: Any) -> None:
     await script(box, "touch /secret; chmod 600 /secret")
     info = (box.directory / "c/upper/secret").stat()
     assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (BASE, 0o600)
+
+
+async def test_a_low_port_can_be_bound_in_the_sandbox_s_own_network(box: Any) -> None:
+    await box.start("c", mapped(box, "nc -l -p 80 -e cat"))
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                reader, writer = await box.shim.dial(80)
+                break
+            except Unavailable:
+                await asyncio.sleep(0.02)
+    writer.write(b"ping")
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 5) == b"ping"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_layers_as_an_index_over_a_tar_are_mapped_too(box: Any, tmp_path: Path) -> None:
+    layer = index(box.layer, tmp_path)
+    rootfs = replace(box.rootfs("c"), lowers=(layer,))
+    spec = mapped(box, "stat -c %u:%g /bin/busybox /etc/passwd; echo more >>/etc/passwd; stat -c %u /etc/passwd")
+    code, output = await box.run("c", spec, rootfs=rootfs)
+    assert (code, output.split()) == (0, ["0:0", "0:0", "0"])
+    assert (box.directory / "c/upper/etc/passwd").stat().st_uid == BASE
+
+
+def index(source: Path, target: Path) -> Lower:
+    """Return a layer of the same files, as a tar and its index."""
+    with tarfile.open(target / "tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.add(source, ".")
+    tree = LayerTree()
+    with open(target / "tar", "rb", buffering=0) as tar, open(target / "index", "xb", buffering=0) as made:
+        for entry in TarReader(tar):
+            tree.add(entry)
+        write_index(tree.top, tar.fileno(), made.fileno())
+    return Lower(kind="erofs", path=str(target / "index"), data=str(target / "tar"))
+
+
+async def test_the_engine_s_option_gives_a_sandbox_a_range_of_its_own(box: Any, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("mine")
+    container = Container(
+        id="c",
+        config=ContainerConfig(
+            name="c",
+            image="busybox",
+            command=("sh", "-c", "cat /proc/self/uid_map; stat -c %u /data/f /etc/hosts; echo x >/data/g"),
+            mounts=(Mount(kind="bind", source=str(tmp_path), target="/data"),),
+            security=Security(user_namespace=True),
+        ),
+        sandbox="0123456789ab",
+        image_id="",
+        image_digest="",
+        state=ContainerState.CREATED,
+        created=datetime.now(UTC),
+    )
+    for name in FILES:
+        (tmp_path / name).touch()
+    facts = specs.Facts(
+        identity=Identity(uid=0, gid=0, groups=(), home="/root"),
+        image=ContainerDefaults(),
+        hostname="box",
+        name_files=tmp_path,
+        seccomp=None,
+        volumes={},
+    )
+    code, output = await box.run("c", specs.build(container, facts))
+    assert (code, output.split()) == (0, ["0", str(ranges.first_id("0123456789ab")), "65536", "0", "0"])
+    assert (tmp_path / "g").stat().st_uid == 0

@@ -111,7 +111,7 @@ def test_killed_in_the_middle_it_comes_back_consistent_and_leaks_nothing(
     kestrel("tag", "box", name)
     if what == "pull":
         kestrel("push", "-q", name)
-    for delay in (0.0, 0.01, 0.025, 0.05, 0.1):
+    for delay in (0.0, 0.02, 0.05, 0.1):
         kestrel("run", "-d", "--name", "victim", "box", "sleep", "60")
         if what == "pull":
             kestrel("rmi", name)

@@ -306,10 +306,9 @@ def test_a_full_disk_is_said_and_nothing_is_corrupted(small_disk: Path, tmp_path
         assert "Traceback" not in answer.err
         assert kestrel("run", "--rm", "box", "busybox", "echo", "fine").out == "fine\n"
         filler = small_disk / "filler"
-        with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(bytes(65536))
-                file.flush()
         answer = kestrel("run", "--name", "late", "box", "busybox", "echo", "x", code=None)
         assert answer.code in (0, 125)
         assert answer.code == 0 or "no space left on the disk" in answer.err

@@ -2,11 +2,15 @@
 
 The module comes through the Go module proxy, at a pinned version, and is built outside of this repository: 58 programs
 that call the runtime named by RUNTIME, and `runtimetest`, which they put into containers to look around.
+
+They run in a mount namespace and a temporary directory of their own: asked for a container without a mount namespace,
+a runtime may mount on the host (runc does), and nobody would take that away again.
 """
 
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,19 +64,23 @@ def names(source: Path) -> list[str]:
 
 def run(source: Path, runtime: str, only: list[str]) -> Iterator[Result]:
     """Run the programs against a runtime, one after the other."""
-    for name in only or names(source):
-        try:
-            done = subprocess.run(
-                [f"validation/{name}/{name}.t"],
-                cwd=source,
-                env={**os.environ, "RUNTIME": runtime},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT,
-            )
-        except subprocess.TimeoutExpired as expired:
-            yield read(name, (expired.stdout or b"").decode(errors="replace"), 124, f"not done after {TIMEOUT} s")
-            continue
-        lines = [line for line in done.stderr.splitlines() if "level=error" in line] or done.stderr.splitlines() or [""]
-        yield read(name, done.stdout, done.returncode, lines[0].partition("msg=")[2] or lines[0])
+    with tempfile.TemporaryDirectory(prefix="conformance-", dir="/var/tmp") as scratch:
+        for name in only or names(source):
+            yield _judge(source, runtime, name, scratch)
+
+
+def _judge(source: Path, runtime: str, name: str, scratch: str) -> Result:
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation=private", f"validation/{name}/{name}.t"],
+            cwd=source,
+            env={**os.environ, "RUNTIME": runtime, "TMPDIR": scratch},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+        )
+    except subprocess.TimeoutExpired as expired:
+        return read(name, (expired.stdout or b"").decode(errors="replace"), 124, f"not done after {TIMEOUT} s")
+    lines = [line for line in done.stderr.splitlines() if "level=error" in line] or done.stderr.splitlines() or [""]
+    return read(name, done.stdout, done.returncode, lines[0].partition("msg=")[2] or lines[0])

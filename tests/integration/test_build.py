@@ -254,7 +254,7 @@ async def test_copying_something_absent_names_it_its_place_and_the_nearest_name(
     world.write(requirements_dot_txt="x")
     with pytest.raises(DockerfileError) as caught:
         await world.build("FROM busybox\nCOPY requirement.txt .\n")
-    assert caught.value.sentence == "`requirement.txt` is not in the build context"
+    assert caught.value.sentence == f"`requirement.txt` is not in the build context ({world.context})"
     assert caught.value.hint == "did you mean `requirements.txt`?"
     assert "Dockerfile:2" in str(caught.value)
 

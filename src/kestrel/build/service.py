@@ -431,4 +431,6 @@ def _open_context(request: BuildRequest, read: _Read, name: str) -> Tree:
     if name:
         path = request.contexts[name]
         return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / DOCKERFILE, path))
-    return Tree(os.open(request.context, flags), name="the build context", ignore=read.ignore)
+    return Tree(
+        os.open(request.context, flags), name="the build context", where=str(request.context), ignore=read.ignore
+    )

@@ -72,15 +72,18 @@ class Missing(NotFound):
 
 
 class Tree:
-    """What can be selected from. Owns `fd` and closes it; use as a context manager.
+    """What can be selected from. Owns `fd` and closes it; use as a context manager. `where` is its path, for people.
 
     `owners` keeps user, group and extended attributes of what is read (a stage's files); without it everything
     belongs to root, as docker has it for the build context.
     """
 
-    def __init__(self, fd: int, *, name: str, ignore: IgnoreList | None = None, owners: bool = False) -> None:
+    def __init__(
+        self, fd: int, *, name: str, where: str = "", ignore: IgnoreList | None = None, owners: bool = False
+    ) -> None:
         self.fd = fd
         self.name = name
+        self._where = f" ({where})" if where else ""
         self.ignore = ignore or IgnoreList()
         self.owners = owners
 
@@ -288,7 +291,7 @@ class Tree:
                 f"`{pattern}` is outside of {self.name}",
                 hint="give a directory above as the context, and name the file from there",
             )
-        return Missing(f"`{pattern}` is not in {self.name}", hint=self._similar(path))
+        return Missing(f"`{pattern}` is not in {self.name}{self._where}", hint=self._similar(path))
 
     def _similar(self, path: str) -> str | None:
         """Return a hint with the nearest existing name, looking at the first component that is absent."""

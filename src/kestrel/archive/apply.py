@@ -37,6 +37,9 @@ CAPABILITY: Final = "security.capability"
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _IN_ROOT: Final = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
 _FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+MAJOR_LIMIT: Final = 1 << 12
+MINOR_LIMIT: Final = 1 << 20
+"""Device numbers are below these (include/linux/kdev_t.h)."""
 _XATTR_NAME_MAX: Final = 255
 _XATTR_MAX: Final = 65535
 """What the kernel takes is one more (XATTR_SIZE_MAX), which an EROFS index cannot say."""
@@ -343,6 +346,8 @@ class _Applier:
         kinds = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
         if entry.kind is Kind.CHARACTER and (entry.major, entry.minor) == (0, 0) and self._overlay:
             raise InvalidArgument(f"layer entry {entry.name!r} is device 0:0, which overlayfs would take as a whiteout")
+        if entry.major >= MAJOR_LIMIT or entry.minor >= MINOR_LIMIT:
+            raise OSError(errno.EINVAL, entry.name)
         device = os.makedev(entry.major, entry.minor)
         try:
             os.mknod(last, kinds[entry.kind] | 0o600, device, dir_fd=directory)

@@ -24,6 +24,13 @@ from kestrel.base.errors import DataLoss, InvalidArgument
 BLOCK: Final = 512
 _PIECE: Final = 1 << 20
 _ZERO: Final = bytes(BLOCK)
+_OWNER_MAX: Final = 2**32 - 2
+"""The last one of the kernel's: one more means "leave it as it is" (`man 2 chown`)."""
+_SIZE_MAX: Final = 2**44 - 4096
+"""The biggest file of ext4 with blocks of 4 KiB. One that is not sparse would have to be in the tar, whole."""
+_EARLIEST: Final = -(2**31) * 1_000_000_000
+_LATEST: Final = (2**34 - 2**31 - 1) * 1_000_000_000
+"""What ext4 can say of time (inodes of 256 bytes), the least of the usual filesystems; others are brought to that."""
 _NAME_LIMIT: Final = 64 * 1024
 _SPARSE_LIMIT: Final = 1_000_000
 _UNUSUAL = re.compile(rb"\.\.|//|/\.|^\.|^/|\0")
@@ -168,6 +175,8 @@ class TarReader:
         sparse, length = None, stored if kind is Kind.FILE else 0
         if kind is Kind.FILE and (flag == b"S" or pax.SPARSE in records or pax.SPARSE_SIZE in records):
             sparse, length = self._sparse(header, flag, records)
+            if length > _SIZE_MAX:
+                raise InvalidArgument(f"entry {name!r} has {length} bytes, more than any file")
             raw_name = records.get("GNU.sparse.name")
             if raw_name:
                 self._name = name = clean(raw_name)
@@ -176,10 +185,10 @@ class TarReader:
             name=name,
             kind=kind,
             mode=_number(header[100:108], "mode") & 0o7777,
-            uid=pax.integer(records, "uid") if "uid" in records else _number(header[108:116], "uid"),
-            gid=pax.integer(records, "gid") if "gid" in records else _number(header[116:124], "gid"),
+            uid=self._owner(records, "uid", header[108:116]),
+            gid=self._owner(records, "gid", header[116:124]),
             size=length,
-            mtime=pax.nanoseconds(records["mtime"]) if "mtime" in records else _seconds(header[136:148]),
+            mtime=_time(pax.nanoseconds(records["mtime"]) if "mtime" in records else _seconds(header[136:148])),
             link=_link(kind, link, name),
             major=_number(header[329:337], "device number") if kind in (Kind.CHARACTER, Kind.BLOCK) else 0,
             minor=_number(header[337:345], "device number") if kind in (Kind.CHARACTER, Kind.BLOCK) else 0,
@@ -188,6 +197,12 @@ class TarReader:
             stored=self._left,
             offset=self._consumed + self._position,
         )
+
+    def _owner(self, records: dict[str, bytes], key: str, field: bytes) -> int:
+        number = pax.integer(records, key) if key in records else _number(field, key)
+        if number > _OWNER_MAX:
+            raise InvalidArgument(f"entry {self._name!r} has the impossible {key} {number}")
+        return number
 
     def _sparse(self, header: bytes, flag: bytes, records: dict[str, bytes]) -> tuple[tuple[tuple[int, int], ...], int]:
         if flag == b"S":
@@ -360,6 +375,10 @@ def _number(field: bytes, what: str) -> int:
         if not text:
             return 0
         raise InvalidArgument(f"a tar header has an unreadable {what}: {field!r}") from None
+
+
+def _time(nanoseconds: int) -> int:
+    return min(max(nanoseconds, _EARLIEST), _LATEST)
 
 
 def _seconds(field: bytes) -> int:

@@ -14,7 +14,16 @@ import stat
 import struct
 from typing import Final
 
-from kestrel.archive.apply import CAPABILITY, OPAQUE, OPAQUE_XATTR, RESERVED, WHITEOUT, wanted_xattrs
+from kestrel.archive.apply import (
+    CAPABILITY,
+    MAJOR_LIMIT,
+    MINOR_LIMIT,
+    OPAQUE,
+    OPAQUE_XATTR,
+    RESERVED,
+    WHITEOUT,
+    wanted_xattrs,
+)
 from kestrel.archive.entries import Entry, Kind
 from kestrel.base.errors import InvalidArgument
 
@@ -32,8 +41,6 @@ _TYPES: Final = {
 }
 _ACCESS: Final = "system.posix_acl_access"
 _DEFAULT: Final = "system.posix_acl_default"
-_MAJOR_LIMIT: Final = 1 << 12
-_MINOR_LIMIT: Final = 1 << 20
 
 
 class Inode:
@@ -215,7 +222,7 @@ class LayerTree:
     def _node(self, entry: Entry, directory: Inode, last: str) -> None:
         made = Inode(_TYPES[entry.kind] | entry.mode, entry.uid, entry.gid, entry.mtime)
         if entry.kind is not Kind.FIFO:
-            if not (entry.major < _MAJOR_LIMIT and entry.minor < _MINOR_LIMIT):
+            if not (entry.major < MAJOR_LIMIT and entry.minor < MINOR_LIMIT):
                 raise OSError(errno.EINVAL, entry.name)
             made.device = (entry.minor & 0xFF) | entry.major << 8 | (entry.minor & ~0xFF) << 12
             if entry.kind is Kind.CHARACTER and made.device == 0:

@@ -29,7 +29,7 @@ PARALLEL: Final = 3
 _PIECE: Final = 1 << 20
 _NESTING: Final = 4
 _LAYER_LIMIT: Final = 1000
-"""More layers than any image has; a mount takes 500 (see `snapshots.overlay`)."""
+"""More layers than any image has; a mount takes 500 (see `snapshots.stack`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

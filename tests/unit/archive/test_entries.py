@@ -207,9 +207,9 @@ ENTRIES = st.builds(
     .map("/".join)
     .filter(lambda name: all(part not in (".", "..") for part in name.split("/"))),
     mode=st.integers(0, 0o7777),
-    uid=st.integers(0, 2**32 - 1),
-    gid=st.integers(0, 2**32 - 1),
-    mtime=st.integers(-(2**40), 2**40).map(lambda seconds: seconds * SECOND),
+    uid=st.integers(0, 2**32 - 2),
+    gid=st.integers(0, 2**32 - 2),
+    mtime=st.integers(-(2**31), 2**34 - 2**31 - 1).map(lambda seconds: seconds * SECOND),
     xattrs=st.dictionaries(st.sampled_from(["user.a", "security.capability", "user.x=y"]), st.binary(max_size=80)),
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kestrel.base.db import Database
-from kestrel.snapshots import Erofs, Overlay
+from kestrel.snapshots import Erofs, Overlay, missing
 from kestrel.testing.snapshot_suite import SnapshotterSuite
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -35,7 +35,10 @@ class TestOverlay(SnapshotterSuite):
 
 class TestErofs(SnapshotterSuite):
     @pytest.fixture(autouse=True)
-    def _maker(self, made: list[Callable[[], None]]) -> None:
+    def _maker(self, made: list[Callable[[], None]], tmp_path: Path) -> None:
+        if reason := missing(tmp_path):
+            pytest.skip(reason)
+
         def make(root: Path) -> Erofs:
             database = Database(root / "kestrel.db")
             snapshots = Erofs(root, database)

@@ -258,7 +258,8 @@ def _overlay(plan: Rootfs, layers: list[int], attributes: int) -> int:
     try:
         return _overlay_by_descriptor(plan, layers, attributes)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+        # A mount that others use as well is not ours to put anywhere.
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or any(lower.mounted for lower in plan.lowers):
             raise
     # An older kernel; or something is wrong, and then this says so again.
     paths = [lower.path for lower in plan.lowers]

@@ -66,7 +66,7 @@ hostname guest
 ulimit -n 65536
 [ ! -e /sys/block/zram0 ] || { echo 256M >/sys/block/zram0/disksize; mkswap /dev/zram0; swapon /dev/zram0; } >/dev/null
 stty -F /dev/ttyS1 raw -echo
-export KESTREL_GUEST_REPORT=/dev/ttyS1 PYTHONDONTWRITEBYTECODE=1
+export KESTREL_GUEST_REPORT=/dev/ttyS1
 cd @CHECKOUT@
 @COMMAND@
 poweroff -f
@@ -217,6 +217,9 @@ def _checkout(tree: Path, checkout: Path) -> None:
             shutil.copytree(source, target, symlinks=True)
         elif source.exists():
             _copy(tree, source)
+    # What is not compiled yet would be at every start of an interpreter in there, at emulation's pace.
+    places = [str(_place(tree, checkout / name)) for name in CHECKOUT]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-s", str(tree), *places], check=False)
 
 
 def _modules(directory: Path, files: list[Path]) -> None:

@@ -38,13 +38,20 @@ async def _adopt(parts: Parts, sandbox: Sandbox) -> None:
         shim = await Shim.connect(parts.sandbox_directory(sandbox.id))
     except KestrelError:
         await sandboxes.gone(parts, sandbox, reason=sandboxes.KILLED)
+        if not _came_up(sandbox):
+            parts.store.drop_sandbox(sandbox.id)
         return
     parts.shims[sandbox.id] = shim
     sandboxes.watch(parts, sandbox.id, shim)
-    if sandbox.config.cgroup_parent == step.GROUP:
-        await sandboxes.remove(parts, sandbox.id)  # its build ended with the daemon
+    if sandbox.config.cgroup_parent == step.GROUP or not _came_up(sandbox):
+        await sandboxes.remove(parts, sandbox.id)  # its build ended with the daemon, or nobody was told of it
     else:
         await _end_half_started(parts, sandbox.id, shim)
+
+
+def _came_up(sandbox: Sandbox) -> bool:
+    """Whether a sandbox was made to the end: its shim is recorded when it has its network and its files."""
+    return sandbox.shim_pid != 0
 
 
 async def _end_half_started(parts: Parts, sandbox: str, shim: Shim) -> None:

@@ -51,6 +51,7 @@ class Worker:
         self._volumes = PodVolumes(parts)
         self._volumes_ready = False
         self._volumes_failure: Failure | None = None
+        self._outdated = False
         self._sandbox_failure: Failure | None = None
         self._outcome: Outcome | None = None
         self._messages: dict[str, str] = {}
@@ -78,7 +79,10 @@ class Worker:
     def take(self, pod: JSONObject) -> None:
         """Accept a newer state of the object; older ones, which a slow watch may bring, are dropped."""
         if _version(pod) >= _version(self.pod):
+            renamed = _words(pod) != _words(self.pod)
             self.pod = self._say.pod = pod
+            if renamed:
+                self._renew_files()  # downwardAPI volumes show labels and annotations
             self.poke()
 
     def leave(self) -> None:
@@ -104,8 +108,8 @@ class Worker:
                 self._remember(spec["name"], failure=None)
         if (resource, name) in wanted:
             self._volumes_failure = None
-            if self._volumes_ready and resource != "persistentvolumeclaims":
-                self._begin("refresh", self._refresh())
+            if resource != "persistentvolumeclaims":
+                self._renew_files()
         self.poke()
 
     async def close(self) -> None:
@@ -335,6 +339,7 @@ class Worker:
         self._memory[name] = replace(self._memory.get(name, ContainerMemory()), **changes)
 
     async def _mount(self) -> None:
+        self._outdated = False
         try:
             await self._volumes.mount(self.pod, self._facts())
         except MountError as error:
@@ -345,18 +350,28 @@ class Worker:
             self._volumes_failure = Failure(reason="FailedMount", message=str(error), at=now, retry=retry, times=times)
             return
         self._volumes_ready, self._volumes_failure = True, None
+        if self._outdated:
+            self._renew_files()
+
+    def _renew_files(self) -> None:
+        """Show in the volumes what has changed; also what changes while that, or the mounting, is under way."""
+        self._outdated = True
+        if self._volumes_ready:
+            self._begin("refresh", self._refresh())
 
     async def _refresh(self) -> None:
-        try:
-            await self._volumes.refresh(self.pod, self._facts())
-        except MountError as error:
-            self._say.warning("FailedMount", str(error))
+        while self._outdated:
+            self._outdated = False
+            try:
+                await self._volumes.refresh(self.pod, self._facts())
+            except MountError as error:
+                self._say.warning("FailedMount", str(error))
 
     def _renew_tokens(self) -> None:
         due = self._volumes.renew_at
         if due is not None and self.parts.now() >= due and self._volumes_ready:
             self._volumes.renew_at = self.parts.now() + 60  # unless the renewal says better
-            self._begin("refresh", self._refresh())
+            self._renew_files()
 
     async def _run_sandbox(self, attempt: int) -> None:
         try:
@@ -484,6 +499,11 @@ def _status_of(pod: JSONObject, name: str) -> JSONObject:
         *((pod.get("status") or {}).get("ephemeralContainerStatuses") or ()),
     ]
     return next((found for found in statuses if found["name"] == name), {})
+
+
+def _words(pod: JSONObject) -> tuple[object, object]:
+    """Return the labels and annotations of a pod, which may change while it runs."""
+    return pod["metadata"].get("labels"), pod["metadata"].get("annotations")
 
 
 def _version(pod: JSONObject) -> int:

@@ -22,6 +22,7 @@ TESTS = [
     "tests/integration/runtime/test_runtime_inside.py",
     "tests/integration/runtime/test_runtime_life.py",
     "tests/integration/runtime/test_runtime_users.py",
+    "tests/integration/runtime/test_runtime_streams.py::test_exec_joins_every_namespace_the_group_and_the_confinement",
     f"{RUN}test_output_goes_to_its_own_streams_and_nothing_is_added",
     f"{RUN}test_another_container_is_found_by_name_and_forgotten_when_it_ends",
     f"{RUN}test_privileged_has_every_right_of_the_hosts_root",
@@ -30,6 +31,7 @@ TESTS = [
 
 SKIPPED = {
     "test_nothing_is_allowed_that_the_peers_refuse_but_for_known_reasons": "compares with files of other programs",
+    "test_layers_as_an_index_over_a_tar_are_mapped_too": "Linux mounts EROFS from files since 6.12",
     "test_an_rlimit_that_cannot_be_raised_is_held_and_said": "root may raise limits in the guest",
 }
 """Tests that may be skipped there, and why."""
@@ -49,7 +51,7 @@ def test_every_test_passes_in_the_guest(report: Report, subtests: pytest.Subtest
     for failure in report.failures:
         with subtests.test(failure.name):
             pytest.fail(f"{failure.outcome} in the guest, on Linux {report.release}\n{failure.text}", pytrace=False)
-    assert report.code == 0
+    assert report.code in (0, 1), "pytest itself failed in the guest"
 
 
 def test_the_guest_ran_all_of_them_and_skipped_only_what_it_must(report: Report) -> None:

@@ -23,6 +23,7 @@ from kestrel.engine.nameservice import FILES
 from kestrel.linux import user_namespaces
 from kestrel.linux.rootfs import Lower
 from kestrel.oci.config import ContainerDefaults
+from kestrel.snapshots import missing
 
 pytestmark = pytest.mark.root
 
@@ -238,6 +239,8 @@ async def test_a_low_port_can_be_bound_in_the_sandbox_s_own_network(box: Any) ->
 
 
 async def test_layers_as_an_index_over_a_tar_are_mapped_too(box: Any, tmp_path: Path) -> None:
+    if reason := missing(tmp_path):
+        pytest.skip(reason)
     layer = index(box.layer, tmp_path)
     rootfs = replace(box.rootfs("c"), lowers=(layer,))
     spec = mapped(box, "stat -c %u:%g /bin/busybox /etc/passwd; echo more >>/etc/passwd; stat -c %u /etc/passwd")

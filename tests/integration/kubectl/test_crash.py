@@ -33,9 +33,12 @@ def restart(kube: Kubectl) -> None:
 def test_pods_and_their_logs_go_on_through_a_killed_daemon(fragile):
     kube = fragile
     ticking = shell("n=0; while true; do n=$((n+1)); echo $n; sleep 0.05; done")
+    shown = {"volumes": [{"name": "v", "configMap": {"name": "settings"}}]}
+    reader = container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
     kube.apply(
-        thing("PersistentVolumeClaim", "disk", spec=CLAIM),
-        pod("ticker", ticking, volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "disk"}}]),
+        thing("ConfigMap", "settings", data={"color": "blue"}),
+        pod("ticker", ticking),
+        pod("reader", reader, **shown),
         pod("ender", shell("sleep 1.5; echo over; exit 7"), restartPolicy="Never"),
     )
     before = kube.running("ticker")
@@ -53,6 +56,8 @@ def test_pods_and_their_logs_go_on_through_a_killed_daemon(fragile):
     assert ended["exitCode"] == 7
     assert kube("logs", "ender").out == "over\n"
     assert kube("exec", "ticker", "--", "hostname").out == "ticker\n"
+    kube("patch", "cm", "settings", "--type=merge", "-p", '{"data":{"color":"red"}}')
+    wait_until(lambda: kube("exec", "reader", "--", "cat", "/v/color").out == "red", every=0.2)
 
 
 def test_nothing_acknowledged_is_lost_and_the_cluster_converges(fragile):

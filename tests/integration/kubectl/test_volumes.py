@@ -160,3 +160,12 @@ def test_sub_paths_and_read_only_mounts(kube):
 def test_a_volume_of_a_kind_that_is_not_built_says_so(kube):
     kube.apply(using("remote", {"nfs": {"server": "a", "path": "/b"}}))
     assert "not supported: nfs" in kube.event("remote", "FailedMount")
+
+
+def test_a_pod_that_fills_its_directory_beyond_the_limit_is_evicted(kube):
+    script = "dd if=/dev/zero of=/v/x bs=1k count=3000; sleep 1000"
+    kube.apply(using("hog", {"emptyDir": {"sizeLimit": "1Mi"}}, script))
+    status = kube.phase("hog", "Failed")["status"]
+    assert status["reason"] == "Evicted"
+    assert status["message"] == 'Usage of EmptyDir volume "v" exceeds the limit "1Mi". '
+    assert 'exceeds the limit "1Mi"' in kube.event("hog", "Evicted")

@@ -74,6 +74,19 @@ def phase(pod: JSONObject) -> str:
     return str((pod.get("status") or {}).get("phase") or "Pending")
 
 
+def status_of(pod: JSONObject, name: str) -> JSONObject:
+    """Return what was last written of a container, empty when nothing was."""
+    status = pod.get("status") or {}
+    keys = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    statuses = [found for key in keys for found in status.get(key) or ()]
+    return next((found for found in statuses if found.get("name") == name), {})
+
+
+def version(pod: JSONObject) -> int:
+    """Return the object's resourceVersion as a number; our own store counts up, one for all objects."""
+    return int(pod["metadata"].get("resourceVersion") or 0)
+
+
 def host_network(pod: JSONObject) -> bool:
     """Whether the pod has the host's network."""
     return bool(pod["spec"].get("hostNetwork"))

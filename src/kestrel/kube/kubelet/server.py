@@ -180,18 +180,11 @@ class NodeServer:
         return 0
 
 
-def _status(pod: JSONObject, name: str) -> JSONObject:
-    status = pod.get("status") or {}
-    keys = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
-    statuses = [found for key in keys for found in status.get(key) or ()]
-    return next((found for found in statuses if found.get("name") == name), {})
-
-
 def _waiting(pod: JSONObject, name: str) -> str:
-    waiting = (_status(pod, name).get("state") or {}).get("waiting") or {}
+    waiting = (pods.status_of(pod, name).get("state") or {}).get("waiting") or {}
     return str(waiting.get("reason") or "")
 
 
 def _state_words(pod: JSONObject, name: str) -> str:
-    state = _status(pod, name).get("state") or {}
+    state = pods.status_of(pod, name).get("state") or {}
     return next(iter(state), "waiting")

@@ -18,6 +18,8 @@ from kestrel.kube.kubelet import pod as pods
 from kestrel.kube.kubelet.backoff import Failure, RestartBackoff
 from kestrel.pods.model import ImageInfo, PodContainer, PodRecord
 
+EVICTION_GRACE = 1.0
+"""Seconds the containers of an evicted pod have to end, whatever the pod asks for."""
 LEAST_GRACE = 2.0
 """Seconds a container is given between the stop signal and SIGKILL when a hook has used up the rest."""
 
@@ -68,6 +70,8 @@ class View:
     gone: bool = False
     deleted_at: float | None = None
     """When the pod's deletion was first seen here; its stamp counts whole seconds only."""
+    evicted: Outcome | None = None
+    """Set when the node has decided that the pod must go."""
     messages: Mapping[str, str] = field(default_factory=dict)
     """Last words of ended containers, by id."""
 
@@ -203,6 +207,8 @@ def plan(view: View) -> Plan:
             message="Pod was active on the node longer than the specified deadline",
         )
         return _end(view, deadline=expires + pods.grace(view.pod), outcome=outcome)
+    if view.evicted is not None:
+        return _end(view, deadline=view.now + EVICTION_GRACE, outcome=view.evicted)
     if _finished(view):
         return _end(view, deadline=view.now + pods.grace(view.pod), outcome=_lost(view))
     return _run(view, expires)
@@ -270,12 +276,11 @@ def _run(view: View, expires: float | None) -> Plan:
             newest = view.record.newest(spec["name"])
             if newest is None or not newest.running:
                 _bring_up(view, steps, spec, newest, pods.NEVER)
-    if steps.wanted:
-        if not view.volumes_ready:
-            steps.retry("volumes", view.volumes_failure, MountVolumes())
-        if view.record.sandbox is None:
-            attempt = view.record.sandboxes[0].attempt + 1 if view.record.sandboxes else 0
-            steps.retry("sandbox", view.sandbox_failure, RunSandbox(attempt))
+    if not view.volumes_ready:  # also of a pod that a new daemon finds running: what they show may have changed
+        steps.retry("volumes", view.volumes_failure, MountVolumes())
+    if steps.wanted and view.record.sandbox is None:
+        attempt = view.record.sandboxes[0].attempt + 1 if view.record.sandboxes else 0
+        steps.retry("sandbox", view.sandbox_failure, RunSandbox(attempt))
     for action in _unhealthy(view):
         steps.do(action)
     for action in _rubbish(view):

@@ -8,13 +8,13 @@ worker itself never waits for an action, so nothing holds up noticing that a pod
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from kestrel.base.errors import Conflict, KestrelError, NotFound
 from kestrel.kube.client import JSONObject
-from kestrel.kube.kubelet import finalize, images, lastwords, sources, start, status, stop, sync
+from kestrel.kube.kubelet import eviction, finalize, images, lastwords, sources, start, status, stop, sync
 from kestrel.kube.kubelet import pod as pods
 from kestrel.kube.kubelet.backoff import Failure, doubling
 from kestrel.kube.kubelet.config import sandbox_config
@@ -52,6 +52,8 @@ class Worker:
         self._volumes_ready = False
         self._volumes_failure: Failure | None = None
         self._outdated = False
+        self._measuring: asyncio.Task[None] | None = None
+        self._evicted: Outcome | None = None
         self._sandbox_failure: Failure | None = None
         self._outcome: Outcome | None = None
         self._messages: dict[str, str] = {}
@@ -78,7 +80,7 @@ class Worker:
 
     def take(self, pod: JSONObject) -> None:
         """Accept a newer state of the object; older ones, which a slow watch may bring, are dropped."""
-        if _version(pod) >= _version(self.pod):
+        if pods.version(pod) >= pods.version(self.pod):
             renamed = _words(pod) != _words(self.pod)
             self.pod = self._say.pod = pod
             if renamed:
@@ -114,7 +116,8 @@ class Worker:
 
     async def close(self) -> None:
         """Stop working and leave everything as it is: containers go on without the daemon."""
-        tasks = [t for t in (self._task, self._writer, *self._actions.values()) if t is not None]
+        own = (self._task, self._writer, self._measuring, *self._actions.values())
+        tasks = [task for task in own if task is not None]
         if self._timer is not None:
             self._timer.cancel()
         for task in tasks:
@@ -163,6 +166,7 @@ class Worker:
             sandbox_failure=self._sandbox_failure,
             gone=self.gone,
             deleted_at=self._deletion_seen(),
+            evicted=self._evicted,
             messages=self._messages,
         )
 
@@ -215,7 +219,7 @@ class Worker:
 
     def _was_known(self, container: PodContainer) -> bool:
         """Whether this end is in the status already, as after a restart of the daemon."""
-        before = _status_of(self.pod, container.name)
+        before = pods.status_of(self.pod, container.name)
         ends = [(before.get(state) or {}).get("terminated") or {} for state in ("state", "lastState")]
         return any(str(end.get("containerID", "")).endswith(container.id) for end in ends)
 
@@ -230,7 +234,7 @@ class Worker:
             spec = pods.container(self.pod, container.name)
             # Probes begin when the postStart hook has ended.
             if container.running and spec is not None and f"start:{container.name}" not in self._actions:
-                before = _status_of(self.pod, container.name)
+                before = pods.status_of(self.pod, container.name)
                 self._prober.watch(container, spec, self._facts(record).pod_ip, self._say, before=before)
 
     def _facts(self, record: PodRecord | None = None) -> Facts:
@@ -327,6 +331,8 @@ class Worker:
             if key.startswith("image:") or key in ("volumes", "refresh") or (leaving and self._is_hooking(key)):
                 task.cancel()
         self._volumes.renew_at = None
+        if self._measuring is not None:
+            self._measuring.cancel()
 
     def _is_hooking(self, key: str) -> bool:
         """Whether a start has nothing left to do but its postStart hook."""
@@ -350,8 +356,16 @@ class Worker:
             self._volumes_failure = Failure(reason="FailedMount", message=str(error), at=now, retry=retry, times=times)
             return
         self._volumes_ready, self._volumes_failure = True, None
+        if eviction.limits(self.pod) and self._measuring is None:
+            measuring = eviction.watch(lambda: self.pod, self.parts.settings.paths, self._evict)
+            self._measuring = asyncio.create_task(measuring, name=f"volumes of {pods.name(self.pod)}")
         if self._outdated:
             self._renew_files()
+
+    def _evict(self, reason: str) -> None:
+        self._say.warning("Evicted", reason)
+        self._evicted = Outcome(phase="Failed", reason="Evicted", message=reason)
+        self.poke()
 
     def _renew_files(self) -> None:
         """Show in the volumes what has changed; also what changes while that, or the mounting, is under way."""
@@ -492,20 +506,6 @@ def _is_on_its_way(status: JSONObject) -> bool:
     return status["phase"] == "Pending" and quiet and "initContainerStatuses" not in status
 
 
-def _status_of(pod: JSONObject, name: str) -> JSONObject:
-    statuses: Iterable[JSONObject] = [
-        *((pod.get("status") or {}).get("containerStatuses") or ()),
-        *((pod.get("status") or {}).get("initContainerStatuses") or ()),
-        *((pod.get("status") or {}).get("ephemeralContainerStatuses") or ()),
-    ]
-    return next((found for found in statuses if found["name"] == name), {})
-
-
 def _words(pod: JSONObject) -> tuple[object, object]:
     """Return the labels and annotations of a pod, which may change while it runs."""
     return pod["metadata"].get("labels"), pod["metadata"].get("annotations")
-
-
-def _version(pod: JSONObject) -> int:
-    """Return the object's resourceVersion as a number; our own store counts up, one for all objects."""
-    return int(pod["metadata"].get("resourceVersion") or 0)

@@ -10,6 +10,7 @@ from kestrel.kube.kubelet.sync import (
     Finalize,
     Health,
     MountVolumes,
+    Outcome,
     Remove,
     RunSandbox,
     StartContainer,
@@ -261,3 +262,18 @@ def test_a_debug_container_does_not_keep_a_finished_pod_alive(make):
     [stop] = actions(make.view(pod, record))
     assert isinstance(stop, StopContainer)
     assert stop.container == "look"
+
+
+def test_a_pod_that_a_new_daemon_finds_running_gets_its_volumes_looked_after(make):
+    view = make.view(make.pod("app"), make.record(make.container()), volumes_ready=False)
+    assert actions(view) == {MountVolumes()}
+
+
+def test_an_evicted_pod_is_ended_at_once_and_failed(make):
+    evicted = Outcome(phase="Failed", reason="Evicted", message="too full")
+    pod = make.pod("app", terminationGracePeriodSeconds=600)
+    decided = plan(make.view(pod, make.record(make.container()), evicted=evicted))
+    [stop] = decided.actions
+    assert isinstance(stop, StopContainer)
+    assert stop.deadline == make.NOW + 1
+    assert decided.outcome == evicted

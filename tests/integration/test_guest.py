@@ -12,6 +12,7 @@ from kestrel.base.errors import Unavailable
 from kestrel.testing.guest import Report, run
 
 CHECKOUT = Path(__file__).parents[2]
+COMMAND = "tests/integration/runtime/test_runtime_command.py::"
 RUN = "tests/integration/test_cli_run.py::"
 TESTS = [
     "tests/unit/linux",
@@ -23,6 +24,9 @@ TESTS = [
     "tests/integration/runtime/test_runtime_life.py",
     "tests/integration/runtime/test_runtime_users.py",
     "tests/integration/runtime/test_runtime_streams.py::test_exec_joins_every_namespace_the_group_and_the_confinement",
+    f"{COMMAND}test_a_container_goes_through_its_life",
+    f"{COMMAND}test_pause_resume_update_and_events",
+    f"{COMMAND}test_a_time_namespace_has_its_offsets",
     f"{RUN}test_output_goes_to_its_own_streams_and_nothing_is_added",
     f"{RUN}test_another_container_is_found_by_name_and_forgotten_when_it_ends",
     f"{RUN}test_privileged_has_every_right_of_the_hosts_root",

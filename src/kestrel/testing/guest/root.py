@@ -24,7 +24,7 @@ from kestrel.testing.guest.kernel import Kernel
 
 BUSYBOX = "/bin/busybox"
 PACKAGES = ("kestrel", "pytest", "pytest-asyncio", "pytest-timeout", "hypothesis")
-PROGRAMS = ("ip", "nft", "mke2fs")
+PROGRAMS = ("sh", "ip", "nft", "mke2fs")
 LIBRARIES = ("libnftables.so.1", "libseccomp.so.2")
 CHECKOUT = ("src", "tests", "pyproject.toml", "examples")
 SIZE = "1536M"  # sparse; of the image's filesystem, most of it for what tests write

@@ -9,22 +9,24 @@ it ends, the kernel ends all that was started, and what is left are files and co
 import argparse
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import builds, containers, images, platform, pods, runtime
-from benchmarks.bed import GROUP, NAME, Bed, remove, settings
+from benchmarks.bed import Bed, Names, remove, settings
 from benchmarks.measure import Row, busy, machine, table
 from kestrel.linux import cgroups
 
 SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
+    "ready": platform.ready,
+    "idle": platform.idle,
     "start": runtime.start,
     "probe": runtime.exec_,
     "run": containers.run,
@@ -35,12 +37,11 @@ SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
     "context": builds.context,
     "stages": builds.stages,
     "pod": pods.running,
-    "ready": platform.ready,
-    "idle": platform.idle,
     "manifest": images.manifests,
     "crowd": pods.crowd,
+    "used": platform.used,
 }
-"""In the order of the table. `idle` comes before what fills the daemon, as an idle daemon is a young one."""
+"""In the order of the table. `idle` comes before what fills the daemon, `used` after it."""
 DISK = 24 << 30  # bytes of the scratch disk, of which only what is written takes room
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private")
 
@@ -53,7 +54,9 @@ def main() -> int:
         child = os.fork()
         return _reap(child) if child else _measure(Path(wanted.inside), wanted)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    directory = Path(tempfile.mkdtemp(prefix="kestrel-bench-", dir="/var/tmp"))
+    token = secrets.token_hex(3)
+    directory = Path(f"/var/tmp/kestrel-bench-{token}")
+    directory.mkdir(mode=0o700)
     # The kernel ends `unshare` with us, and by --kill-child everything that runs inside, even after kill -9.
     argv = [
         "setpriv",
@@ -74,7 +77,7 @@ def main() -> int:
     finally:
         inner.kill()
         inner.wait()
-        _clear_away(directory)
+        _clear_away(directory, Names(token))
 
 
 def _arguments() -> argparse.Namespace:
@@ -102,12 +105,13 @@ def _measure(directory: Path, wanted: argparse.Namespace) -> int:
     """Be the process inside the namespaces."""
     _own_places()
     disk = _own_disk(directory)
-    os.environ.update(settings(disk))
+    names = Names(directory.name.rpartition("-")[2])
+    os.environ.update(settings(disk, names.kestrel))
     rows: list[Row] = []
     failed = 0
     load: list[float] = []
     began = time.monotonic()
-    with Bed(disk, quick=wanted.quick) as bed:
+    with Bed(disk, names, quick=wanted.quick) as bed:
         for name in wanted.subjects or SUBJECTS:
             load.append(busy())
             try:
@@ -171,8 +175,8 @@ def _plain(rows: Sequence[Row], load: Sequence[float]) -> dict[str, object]:
     }
 
 
-def _clear_away(directory: Path) -> None:
-    for group in (GROUP, f"{GROUP}-podman", f"{GROUP}-build", NAME, platform.NAME):
+def _clear_away(directory: Path, names: Names) -> None:
+    for group in names.all():
         try:
             cgroups.destroy(group)
         except OSError as error:

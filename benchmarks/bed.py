@@ -20,19 +20,34 @@ from typing import Self
 from benchmarks import image
 from benchmarks.measure import command
 
-GROUP = "kestrel-bench"
-"""Control group of what the peers start."""
-NAME = "kbench"
-"""Prefix of the measured Kestrel's kernel objects, control group included."""
 REGISTRY_PORT, KUBERNETES_PORT, PEER_REGISTRY_PORT = 25100, 26543, 25200
 PATIENCE = 30.0  # seconds a peer may take to start
+
+
+class Names:
+    """Control groups of one run, so that several runs at a time do not end each other's containers.
+
+    Those of Kestrels are also the prefix of their other kernel objects, and short for that reason.
+    """
+
+    def __init__(self, token: str) -> None:
+        self.docker = f"kestrel-bench-{token}"
+        self.podman = f"kestrel-bench-{token}-podman"
+        self.build = f"kestrel-bench-{token}-build"
+        self.runtime = f"kestrel-bench-{token}-runtime"
+        self.kestrel = f"kb{token}"
+        self.fresh = f"kf{token}"
+
+    def all(self) -> list[str]:
+        return list(vars(self).values())
 
 
 class Bed:
     """Everything that is alive while rows are measured."""
 
-    def __init__(self, directory: Path, *, quick: bool = False) -> None:
+    def __init__(self, directory: Path, names: "Names", *, quick: bool = False) -> None:
         self.directory = directory
+        self.names = names
         self.quick = quick
         self._stack = contextlib.ExitStack()
         self._made = 0
@@ -66,12 +81,16 @@ class Bed:
         """The docker command, with a dockerd of our own behind it. Debian's client is of the same age as the daemon."""
         home = self.place("docker")
         client = ["/usr/bin/docker", f"--host=unix://{home}/docker.sock"]
+        daemon = [
+            "dockerd", f"--host=unix://{home}/docker.sock", f"--data-root={home}/data", f"--exec-root={home}/exec",
+            f"--pidfile={home}/pid", "--exec-opt=native.cgroupdriver=cgroupfs",
+            f"--cgroup-parent={self.names.docker}",
+        ]  # fmt: skip
         self._daemon(
-            ["dockerd", f"--host=unix://{home}/docker.sock", f"--data-root={home}/data", f"--exec-root={home}/exec",
-             f"--pidfile={home}/pid", "--exec-opt=native.cgroupdriver=cgroupfs", f"--cgroup-parent={GROUP}"],
+            daemon,
             home / "log",
             lambda: subprocess.run([*client, "version"], capture_output=True).returncode == 0,
-        )  # fmt: skip
+        )
         command([*client, "pull", "--quiet", self.image])
         return client
 
@@ -88,7 +107,7 @@ class Bed:
 
     def podman_run(self, *words: str) -> "list[str]":
         """A `podman run` whose control groups are below ours."""
-        return [*self.podman, "run", f"--cgroup-parent=/{GROUP}-podman", *words]
+        return [*self.podman, "run", f"--cgroup-parent=/{self.names.podman}", *words]
 
     @cached_property
     def registry(self) -> str:
@@ -130,12 +149,12 @@ def launcher() -> Path:
     return Path(sys.prefix) / "bin" / "kestrel"
 
 
-def settings(directory: Path) -> dict[str, str]:
+def settings(directory: Path, name: str) -> dict[str, str]:
     """Environment of a Kestrel of our own below `directory`."""
     return {
         "KESTREL_ROOT": f"{directory}/kestrel",
         "KESTREL_RUN": "/run/kestrel",
-        "KESTREL_NAME": NAME,
+        "KESTREL_NAME": name,
         "KESTREL_KUBERNETES_PORT": str(KUBERNETES_PORT),
         "KESTREL_REGISTRY_PORT": str(REGISTRY_PORT),
         "KESTREL_KUBECONFIG": f"{directory}/kubeconfig",

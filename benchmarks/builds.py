@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.bed import GROUP, Bed
+from benchmarks.bed import Bed
 from benchmarks.measure import Row, command, rounds
 
 Build = Callable[..., float]
@@ -75,7 +75,7 @@ def stages(bed: Bed) -> Iterator[Row]:
 def _builders(bed: Bed) -> dict[str, Build]:
     kestrel = [str(bed.kestrel), "build", "--quiet", "--tag=bench-built"]
     docker = [*bed.docker, "build", "--quiet", "--tag=bench-built"]
-    podman = [*bed.podman, "build", "--quiet", "--layers", "--tag=bench-built", f"--cgroup-parent=/{GROUP}-build"]
+    podman = [*bed.podman, "build", "--quiet", "--layers", "--tag=bench-built", f"--cgroup-parent=/{bed.names.build}"]
     classic, buildkit = {**os.environ, "DOCKER_BUILDKIT": "0"}, {**os.environ, "DOCKER_BUILDKIT": "1"}
     return {
         "kestrel": lambda place, *words: command([*kestrel, *words, str(place)]),

@@ -11,7 +11,6 @@ from benchmarks.measure import Row, command, cpu_seconds, pss, rss
 from benchmarks.pods import Api
 
 IDLE = 20.0  # seconds over which the idle daemon's processor time is taken
-NAME = "kbenchup"
 
 
 def ready(bed: Bed) -> Iterator[Row]:
@@ -25,7 +24,7 @@ def ready(bed: Bed) -> Iterator[Row]:
             **os.environ,
             "KESTREL_ROOT": f"{place}/root",
             "KESTREL_RUN": f"{place}/run",
-            "KESTREL_NAME": NAME,
+            "KESTREL_NAME": bed.names.fresh,
             "KESTREL_KUBERNETES_PORT": str(26600 + number),
             "KESTREL_REGISTRY_PORT": str(25600 + number),
             "KESTREL_KUBECONFIG": f"{place}/kubeconfig",
@@ -64,8 +63,17 @@ def idle(bed: Bed) -> Iterator[Row]:
         cpu.add(name, 100 * (sum(map(cpu_seconds, pids)) - before[name]) / seconds)
         memory.add(name, sum(map(pss, pids)))
         resident.add(name, sum(map(rss, pids)))
+    memory.note = "a young daemon"
     memory.reference = "the real control plane and node 606 MB, k3s 430 MB"
     yield from (memory, resident, cpu)
+
+
+def used(bed: Bed) -> Iterator[Row]:
+    """Memory of the daemon again, after everything that was measured before."""
+    assert bed.kestrel
+    row = Row("memory of the daemon after all of the above (PSS)", None, "MB")
+    row.add("kestrel", sum(map(pss, _family(daemon_pid()))))
+    yield row
 
 
 def _named(name: str) -> int:

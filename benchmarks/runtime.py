@@ -17,7 +17,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.bed import GROUP, Bed
+from benchmarks.bed import Bed
 from benchmarks.measure import BEST_PEER, Row, command
 from kestrel.engine.shims import SandboxRequest, Shim, Zygote
 from kestrel.linux.rootfs import Lower, Rootfs
@@ -29,8 +29,9 @@ WARMUP = 3
 class Bench:
     """The bundle, and Kestrel's side."""
 
-    def __init__(self, directory: Path, zygote: Zygote) -> None:
+    def __init__(self, directory: Path, zygote: Zygote, group: str) -> None:
         self.directory = directory
+        self.group = group
         self.zygote = zygote
         self.number = 0
 
@@ -45,7 +46,7 @@ class Bench:
         place = self.directory / f"box{self.number}"
         place.mkdir()
         return await self.zygote.shim(
-            SandboxRequest(id=place.name, directory=str(place), hostname="bench", cgroup=f"{GROUP}/{place.name}")
+            SandboxRequest(id=place.name, directory=str(place), hostname="bench", cgroup=f"{self.group}/{place.name}")
         )
 
     async def container(self, shim: Shim, *, overlay: bool = False) -> None:
@@ -58,7 +59,7 @@ class Bench:
             work.mkdir()
             layer = Lower(path=str(self.directory / "rootfs"))
             rootfs = Rootfs(lowers=(layer,), upper=str(upper), work=str(work))
-        await shim.create(name, self.spec("true"), rootfs, cgroup=f"{GROUP}/{name}")
+        await shim.create(name, self.spec("true"), rootfs, cgroup=f"{self.group}/{name}")
         await shim.start(name)
         await shim.wait(name)
         await shim.delete(name)
@@ -69,7 +70,7 @@ class Bench:
         await shim.shutdown()
 
 
-def bundle(directory: Path) -> None:
+def bundle(directory: Path, group: str) -> None:
     """Write the root and config.json that runc and crun take."""
     (directory / "rootfs/bin").mkdir(parents=True)
     shutil.copy("/bin/busybox", directory / "rootfs/bin/busybox")
@@ -79,6 +80,7 @@ def bundle(directory: Path) -> None:
     spec = default_spec(["true"], namespaces=kinds) | {"ociVersion": "1.0.2", "root": {"path": "rootfs"}}
     spec["linux"]["seccomp"] = default_seccomp()
     spec["mounts"] = [mount for mount in spec["mounts"] if mount["type"] != "cgroup"]
+    spec["linux"]["cgroupsPath"] = f"/{group}/bundle"
     (directory / "config.json").write_text(json.dumps(spec))
 
 
@@ -99,9 +101,9 @@ def peers(directory: Path) -> dict[str, list[str]]:
     return found
 
 
-def peer_time(name: str, argv: list[str], number: int) -> float:
+def peer_time(name: str, argv: list[str], container: str) -> float:
     """Run it once; crun's private mounts are made before the clock starts."""
-    argv = [f"{GROUP}{number}" if word == "N" else word for word in argv]
+    argv = [container if word == "N" else word for word in argv]
     if name != "crun" or "--cgroup-manager=disabled" not in argv:
         return command(argv)
     timer = (
@@ -138,13 +140,13 @@ async def _timed(work: Awaitable[None]) -> float:
 
 async def _start(bed: Bed) -> list[Row]:
     directory = bed.place("bundle")
-    bundle(directory)
+    bundle(directory, bed.names.runtime)
     note = "" if _crun_has_cgroups() else "crun without cgroups, which it refuses here"
     in_sandbox = Row("container start to end, runtime only, sandbox standing", BEST_PEER, note=note)
     with_overlay = Row("the same on an overlay root", BEST_PEER)
     whole = Row("the same with a sandbox of its own", BEST_PEER)
     zygote = await Zygote.start(directory / "run")
-    bench = Bench(directory, zygote)
+    bench = Bench(directory, zygote, bed.names.runtime)
     shim = await bench.sandbox()
     try:
         for number in range(bed.count(20) + WARMUP):
@@ -154,7 +156,7 @@ async def _start(bed: Bed) -> list[Row]:
                 (whole, "kestrel", await _timed(bench.whole())),
             ]
             for name, argv in peers(directory).items():
-                took = await asyncio.to_thread(peer_time, name, argv, number)
+                took = await asyncio.to_thread(peer_time, name, argv, f"{bench.group}{number}")
                 times += [(row, name, took) for row in (in_sandbox, with_overlay, whole)]
             for row, name, took in times if number >= WARMUP else ():
                 row.add(name, took)
@@ -166,13 +168,13 @@ async def _start(bed: Bed) -> list[Row]:
 
 async def _exec(bed: Bed) -> list[Row]:
     directory = bed.place("bundle")
-    bundle(directory)
+    bundle(directory, bed.names.runtime)
     row = Row("exec inside the daemon, to its end (probes, ExecSync)", 8.0)
     zygote = await Zygote.start(directory / "run")
-    bench = Bench(directory, zygote)
+    bench = Bench(directory, zygote, bed.names.runtime)
     shim = await bench.sandbox()
     try:
-        await shim.create("long", bench.spec("sleep", "600"), None, cgroup=f"{GROUP}/long")
+        await shim.create("long", bench.spec("sleep", "600"), None, cgroup=f"{bench.group}/long")
         await shim.start("long")
         for number in range(bed.count(30) + WARMUP):
             began = perf_counter()

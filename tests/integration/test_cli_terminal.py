@@ -177,7 +177,7 @@ def test_t_without_a_terminal_here_is_refused_with_a_remedy(platform: Instance) 
 def test_pull_and_build_show_progress_in_place_on_a_terminal(
     terminal: Open, platform: Instance, tmp_path: Path
 ) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo from-the-step\n")
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo from-the-step; sleep 0.5; echo more; sleep 0.5\n")
     build = terminal("build", "--no-cache", str(tmp_path))
     build.expect("\x1b\\[")
     assert build.end() == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from kestrel.base.clock import rfc3339_nano
 from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
 from kestrel.base.units import parse_size
 from kestrel.control import words
@@ -43,7 +44,6 @@ from kestrel.engine.signals import number as signal_number
 from kestrel.images import Image
 from kestrel.logs import LogOptions
 from kestrel.logs import read as read_log
-from kestrel.logs.cri_format import stamp
 
 IMAGE_NAME = "io.kubernetes.container.image"
 """Annotation of a pod's container: the name its manifest gives; the image itself is known by digest."""
@@ -312,7 +312,7 @@ async def logs(services: Services, request: LogsRequest, frames: Frames) -> None
         return latest is None or latest.state is not ContainerState.RUNNING
 
     async for entry in read_log(Path(container.log_path), options, ended=ended):
-        stamped = stamp(entry.moment).encode() + b" " if request.timestamps else b""
+        stamped = rfc3339_nano(entry.moment).encode() + b" " if request.timestamps else b""
         text = entry.text if entry.partial else entry.text + b"\n"
         await frames.send(STDERR if entry.stream == "stderr" else STDOUT, stamped + text)
     await frames.say({"exit": 0})

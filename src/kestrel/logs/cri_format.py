@@ -7,7 +7,6 @@ next `F` (CRI "Container Runtime Interface: logging", kubernetes design proposal
 
 import calendar
 import re
-import time
 from dataclasses import dataclass
 
 from kestrel.base.clock import rfc3339_nano
@@ -57,14 +56,6 @@ def _offset(zone: bytes) -> int:
         return 0
     seconds = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
     return -seconds if zone[:1] == b"-" else seconds
-
-
-def stamp(moment: int) -> str:
-    """Print nanoseconds since the epoch as Go's RFC3339Nano: no trailing zeros in the fraction."""
-    seconds, rest = divmod(moment, 1_000_000_000)
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
-    return f"{whole}{fraction}Z"
 
 
 def line(entry: Entry) -> bytes:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from kestrel.base.clock import rfc3339_nano
 from kestrel.base.errors import NotFound
 from kestrel.logs.changes import Changes, Listener
-from kestrel.logs.cri_format import Entry, parse, stamp
+from kestrel.logs.cri_format import Entry, parse
 
 _BLOCK = 65536
 
@@ -78,7 +79,7 @@ async def render(
         # A line whose end was never written ends the output without a newline, as the process wrote it.
         chunk = entry.text if entry.partial else entry.text + b"\n"
         if options.timestamps:
-            chunk = stamp(entry.moment).encode() + b" " + chunk
+            chunk = rfc3339_nano(entry.moment).encode() + b" " + chunk
         if left is not None:
             chunk = chunk[:left]
             left -= len(chunk)

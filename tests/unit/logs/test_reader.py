@@ -88,7 +88,7 @@ async def test_parts_of_a_long_line_are_joined(log):
 async def test_render_stamps_and_limits(log):
     write(log, "hello", "world")
     chunks = [chunk async for chunk in render(log, LogOptions(timestamps=True, tail=1))]
-    assert chunks == [b"1970-01-01T00:00:02Z world\n"]
+    assert chunks == [b"1970-01-01T00:00:02.000000000Z world\n"]
     assert b"".join([chunk async for chunk in render(log, LogOptions(limit=8))]) == b"hello\nwo"
 
 

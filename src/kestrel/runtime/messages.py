@@ -137,11 +137,6 @@ class Exited:
     kind: ClassVar[str] = "exited"
 
     @property
-    def container(self) -> str:
-        """The container's id, by its shorter name."""
-        return self.container_id
-
-    @property
     def moment(self) -> "datetime":
         """When it ended."""
         return _moment(self.time)
@@ -154,11 +149,6 @@ class OutOfMemory:
     container_id: str
     time: float = 0.0
     kind: ClassVar[str] = "oom"
-
-    @property
-    def container(self) -> str:
-        """The container's id, by its shorter name."""
-        return self.container_id
 
     @property
     def moment(self) -> "datetime":

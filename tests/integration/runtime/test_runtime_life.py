@@ -117,7 +117,7 @@ async def test_the_end_is_on_disk_before_it_is_told(box: Any) -> None:
     await box.start("c", box.spec("exit 9"))
     events = box.shim.events()
     event = await anext(events)
-    assert (event.kind, event.container, event.exit_code, event.oom) == ("exited", "c", 9, False)
+    assert (event.kind, event.container_id, event.exit_code, event.oom) == ("exited", "c", 9, False)
     assert read_exit(box.directory, "c") == event
     await box.shim.delete("c")
     assert read_exits(box.directory) == []

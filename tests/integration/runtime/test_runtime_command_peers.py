@@ -121,7 +121,7 @@ def test_podman_shares_namespaces_in_a_pod_of_its_own(podman: Call) -> None:
     podman("rm", "--force", "--time=0", "first")
 
 
-# --- docker and containerd -------------------------------------------------------------------------------------------
+# --- containerd, and docker over a containerd of its own -------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -141,6 +141,104 @@ def own_network() -> Iterator[list[str]]:
         holder.stdout.close()
 
 
+@contextlib.contextmanager
+def running(words: list[str], log: Path) -> Iterator[None]:
+    """A daemon with what it starts in a process group of their own, which ends with the block."""
+    with log.open("wb") as talk:
+        daemon = subprocess.Popen(words, stdout=talk, stderr=talk, start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(daemon.pid, signal.SIGTERM)
+        try:
+            daemon.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(daemon.pid, signal.SIGKILL)
+            daemon.wait()
+
+
+def wait_for_answer(call: Call, log: Path) -> None:
+    due = time.monotonic() + 30
+    while call("version", check=False).returncode:
+        assert time.monotonic() < due, log.read_text()[-2000:]
+        time.sleep(0.1)
+
+
+CONTAINERD = """\
+version = 2
+root = "{place}/root"
+state = "{place}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{place}/sock"
+"""
+
+
+@pytest.fixture(scope="module")
+def containerd(home: Path) -> Iterator[Call]:
+    """`ctr` of a containerd of its own; `run` starts a container of the test's root filesystem."""
+    if not shutil.which("containerd") or not shutil.which("ctr"):
+        pytest.skip("needs containerd and ctr")
+    place = home / "containerd"
+    (place / "rootfs").mkdir(parents=True)
+    subprocess.run(["tar", "-C", str(place / "rootfs"), "-xf", str(home / "root.tar")], check=True)
+    (place / "config.toml").write_text(CONTAINERD.format(place=place))
+    call = caller(["ctr", f"--address={place}/sock", "--namespace=ktest"])
+
+    def with_runtime(*words: str, check: bool = True, stdin: str = "") -> "subprocess.CompletedProcess[str]":
+        if words[0] != "run":
+            return call(*words, check=check, stdin=stdin)
+        *flags, name = words[1 : words.index("--")]
+        runtime = f"--runc-binary={home}/kestrel-runtime"
+        program = words[words.index("--") + 1 :]
+        return call("run", runtime, *flags, "--rootfs", f"{place}/rootfs", name, *program, check=check, stdin=stdin)
+
+    with running(["containerd", f"--config={place}/config.toml"], place / "log"):
+        wait_for_answer(call, place / "log")
+        yield with_runtime
+        for name in call("containers", "list", "--quiet").stdout.split():
+            call("tasks", "kill", "--signal=KILL", name, check=False)
+            call("tasks", "delete", "--force", name, check=False)
+            call("containers", "delete", name, check=False)
+    for controller in Path("/sys/fs/cgroup").glob("*/ktest"):  # containerd calls the group as its namespace
+        with contextlib.suppress(OSError):
+            controller.rmdir()
+
+
+def test_containerd_runs_a_container_and_learns_its_exit_code(containerd: Call) -> None:
+    done = containerd("run", "--rm", "once", "--", "sh", "-c", "id -u; exit 3", check=False)
+    assert (done.returncode, done.stdout) == (3, "0\n"), done.stderr
+
+
+def test_containerd_says_why_a_program_cannot_run(containerd: Call) -> None:
+    done = containerd("run", "--rm", "never", "--", "nowhere", check=False)
+    assert done.returncode != 0
+    assert "executable file not found in $PATH" in done.stderr
+
+
+def test_containerd_has_a_container_to_work_with(containerd: Call) -> None:
+    def status() -> str:
+        rows = containerd("tasks", "list").stdout.splitlines()
+        return next(row.split()[2] for row in rows if row.startswith("one "))
+
+    containerd("run", "--detach", "--memory-limit=67108864", "one", "--", "sleep", "600")
+    assert containerd("tasks", "exec", "--exec-id=e1", "one", "sh", "-c", "exit 5", check=False).returncode == 5
+    words = containerd("tasks", "exec", "--exec-id=e2", "one", "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline").stdout
+    assert words == "sleep 600 "
+    containerd("tasks", "pause", "one")
+    assert status() == "PAUSED"
+    containerd("tasks", "resume", "one")
+    assert status() == "RUNNING"
+    assert len(containerd("tasks", "ps", "one").stdout.splitlines()) == 2  # a heading, and the one process
+    containerd("tasks", "kill", "--signal=KILL", "one")
+    due = time.monotonic() + 30
+    while status() != "STOPPED":
+        assert time.monotonic() < due
+        time.sleep(0.05)
+    assert "exit code 137" in containerd("tasks", "delete", "one").stderr
+    containerd("containers", "delete", "one")
+
+
 @pytest.fixture(scope="module")
 def docker(home: Path) -> Iterator[Call]:
     """dockerd, which starts a containerd of its own, in a network namespace of their own."""
@@ -149,30 +247,19 @@ def docker(home: Path) -> Iterator[Call]:
     place = home / "docker"
     place.mkdir()
     (place / "daemon.json").write_text(json.dumps({"runtimes": {"kestrel": {"path": str(home / "kestrel-runtime")}}}))
-    with own_network() as enter, open(place / "log", "wb") as log:
-        daemon = subprocess.Popen(
-            [*enter, "dockerd", f"--host=unix://{place}/sock", f"--data-root={place}/data", f"--exec-root={place}/exec",
-             f"--pidfile={place}/pid", "--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=kestrel-test-docker",
-             f"--config-file={place}/daemon.json", "--default-runtime=kestrel", "--bridge=none", "--iptables=false"],
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-        call = caller(["docker", f"--host=unix://{place}/sock"])
-        try:
-            due = time.monotonic() + 30
-            while call("version", check=False).returncode:
-                assert time.monotonic() < due, (place / "log").read_text()[-2000:]
-                time.sleep(0.1)
+    call = caller(["docker", f"--host=unix://{place}/sock"])
+    with own_network() as enter:
+        words = [
+            *enter, "dockerd", f"--host=unix://{place}/sock", f"--data-root={place}/data", f"--exec-root={place}/exec",
+            f"--pidfile={place}/pid", "--exec-opt=native.cgroupdriver=cgroupfs", "--cgroup-parent=kestrel-test-docker",
+            f"--config-file={place}/daemon.json", "--default-runtime=kestrel", "--bridge=none", "--iptables=false",
+        ]  # fmt: skip
+        with running(words, place / "log"):
+            wait_for_answer(call, place / "log")
             call("import", str(home / "root.tar"), IMAGE)
             yield call
             for name in call("ps", "--all", "--quiet").stdout.split():
                 call("rm", "--force", name)
-        finally:
-            os.killpg(daemon.pid, signal.SIGTERM)
-            try:
-                daemon.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(daemon.pid, signal.SIGKILL)
-                daemon.wait()
         for controller in Path("/sys/fs/cgroup").glob("*/kestrel-test-docker"):
             with contextlib.suppress(OSError):
                 controller.rmdir()

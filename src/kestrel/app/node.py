@@ -53,6 +53,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         distribution.Client.open(
             distribution.Settings(
                 insecure_registries=settings.insecure_registries,
+                etc=settings.etc,
                 docker_config=Path("~/.docker/config.json").expanduser(),
             )
         )

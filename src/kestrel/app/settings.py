@@ -27,6 +27,8 @@ class Settings:
     node: str = ""
     kubeconfig: Path = Path("~/.kube/config")
     insecure_registries: tuple[str, ...] = ()
+    etc: Path = Path("/etc")
+    """Where containerd, podman and docker keep what they know of registries and their mirrors."""
 
     @property
     def socket(self) -> Path:
@@ -61,6 +63,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         subnet=environment.get("KESTREL_SUBNET", ""),
         node=environment.get("KESTREL_NODE", os.uname().nodename.lower()),
         kubeconfig=Path(environment.get("KESTREL_KUBECONFIG", home / ".kube" / "config")),
+        etc=Path(environment.get("KESTREL_ETC", default.etc)),
         insecure_registries=tuple(filter(None, registries.split(","))),
     )
 

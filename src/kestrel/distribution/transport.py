@@ -5,6 +5,9 @@ broken connection or a status that says "not now" (408, 429, 500, 502, 503, 504)
 jitter, and is at least what Retry-After asks for. What is not: a refused connection, a name that does not resolve, a
 certificate nobody trusts; those are told at once.
 
+A name may have several hosts (see `hosts`): mirrors are asked once each, and the registry's own answer is the final
+one. A mirror that could not be reached is left alone for a while.
+
 A redirect may lead anywhere (registries hand blobs to object stores), but Authorization goes only to the server it
 was made for, and TLS is never left for plain HTTP.
 """
@@ -12,7 +15,7 @@ was made for, and TLS is never left for plain HTTP.
 import asyncio
 import io
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,12 +29,14 @@ from kestrel.distribution.auth import Authorizer
 from kestrel.distribution.challenges import parse
 from kestrel.distribution.credentials import Credentials
 from kestrel.distribution.hosts import Endpoint, Hosts, Settings
+from kestrel.distribution.mirrors import PULL, PUSH, RESOLVE, Host
 from kestrel.distribution.refusals import not_a_registry, refusal, retry_after
 from kestrel.http.client import CLIENT_ERRORS, explain, proxy_for
 
 _NOT_NOW = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
+_REST = 30.0  # seconds
 _ERROR_BODY = 64 * 1024
 _PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=600)
 """For a PUT: after the last byte the registry may hash, copy or move the whole blob before it answers."""
@@ -57,6 +62,14 @@ class Call:
     good: Collection[int] = (200,)
     repeatable: bool = True
 
+    @property
+    def capability(self) -> str:
+        """What a host has to be able to do to be asked (containerd docs/hosts.md, "capabilities field")."""
+        if self.method not in ("GET", "HEAD") or any(scope.endswith(",push") for scope in self.scopes):
+            return PUSH  # also what a push asks on its way: whether its own registry has a blob, how far an upload came
+        content = "/blobs/" in self.path or ("/manifests/" in self.path and ":" in self.path.rpartition("/")[2])
+        return PULL if content else RESOLVE
+
 
 class Transport:
     """Sends calls to registries with one session and one set of credentials."""
@@ -78,6 +91,7 @@ class Transport:
         self._authorizer = Authorizer(session, credentials, self._clock)
         self._sleep = sleep
         self._jitter = random.Random()  # spreads retries, guards nothing
+        self._resting: dict[Host, float] = {}
 
     def with_credentials(self, credentials: Credentials) -> "Transport":
         """Return a transport that is somebody else: same connections, its own tokens."""
@@ -96,10 +110,14 @@ class Transport:
 
         Raises the error that the final answer stands for, or why there was none.
         """
-        answer = await self._until_final(call)
+        failures: list[str] = []
+        try:
+            endpoint, answer = await self._ask(call, failures)
+        except KestrelError as error:
+            raise _with_mirrors(error, failures)  # noqa: B904 - the same error, its remedy made longer
         try:
             if answer.status not in call.good:
-                raise await self._refused(call, answer)
+                raise _with_mirrors(await self._refused(call, endpoint, answer), failures)
             yield answer
         except CLIENT_ERRORS as error:
             raise explain(error, str(answer.url)) from error
@@ -131,9 +149,29 @@ class Transport:
             pause = at_least + self._jitter.uniform(0, min(1.0, self.settings.backoff_seconds))
         await self._sleep(pause)
 
-    async def _until_final(self, call: Call) -> aiohttp.ClientResponse:
+    async def _ask(self, call: Call, failures: list[str]) -> tuple[Endpoint, aiohttp.ClientResponse]:
+        """Return the answer to use or report: the first good one of a mirror, else the registry's own."""
+        *mirrors, last = self._hosts.of(call.domain, call.repository, call.capability)
+        for host in mirrors:
+            if self._resting.get(host, 0.0) > self._clock.monotonic():
+                failures.append(f"{host.address}: could not be reached a moment ago")
+                continue
+            try:
+                endpoint = await self._endpoint(host)
+                answer = await self._authorised(call, endpoint)
+            except (KestrelError, *CLIENT_ERRORS) as error:
+                failures.append(f"{host.address}: {explain(error, host.address)}")
+                self._resting[host] = self._clock.monotonic() + _REST
+                continue
+            if answer.status in call.good:
+                return endpoint, answer
+            failures.append(f"{host.address}: answered {answer.status}")
+            answer.close()
+        endpoint = await self._endpoint(last)
+        return endpoint, await self._until_final(call, endpoint)
+
+    async def _until_final(self, call: Call, endpoint: Endpoint) -> aiohttp.ClientResponse:
         """Return the answer that is to be used or reported, after authorising and repeating as far as that helps."""
-        endpoint = await self._endpoint(call.domain)
         attempt = 1
         while True:
             wait = 0.0
@@ -159,8 +197,9 @@ class Transport:
 
     async def _authorised(self, call: Call, endpoint: Endpoint) -> aiohttp.ClientResponse:
         """Send with what the registry is known to want; after a 401, once more with what it asks for."""
+        repository, scopes = endpoint.renamed(call.repository), [endpoint.scope(scope) for scope in call.scopes]
         for last in (False, True):
-            header = await self._authorizer.authorization(endpoint, call.repository, call.scopes)
+            header = await self._authorizer.authorization(endpoint, repository, scopes)
             answer = await self._redirected(call, endpoint, header)
             if answer.status != 401 or last or answer.method != call.method:
                 return answer
@@ -179,13 +218,15 @@ class Transport:
         for _ in range(_MOST_REDIRECTS):
             headers = dict(call.headers)
             at_home = _same_server(home, url)
-            if authorization and at_home:
-                headers["Authorization"] = authorization
-            answer = await self._once(method, url, headers, body, call.size, endpoint.tls if at_home else True)
+            if at_home:
+                headers |= {"Authorization": authorization} if authorization else {}
+                headers |= endpoint.host.headers
+            tls, patience = (endpoint.tls, endpoint.host.connect_seconds) if at_home else (True, None)
+            answer = await self._once(method, url, headers, body, call.size, tls, patience)
             target = _redirect(answer)
             if target is None:
                 return answer
-            if url.scheme == "https" and target.scheme != "https" and endpoint.tls is True:
+            if url.scheme == "https" and target.scheme != "https" and endpoint.tls is not False:
                 return answer  # reported as a redirect that cannot be followed
             answer.close()
             if answer.status == 303 and method != "HEAD":
@@ -194,7 +235,14 @@ class Transport:
         return answer
 
     async def _once(
-        self, method: str, url: URL, headers: dict[str, str], body: "Body | None", size: int, tls: Any
+        self,
+        method: str,
+        url: URL,
+        headers: dict[str, str],
+        body: "Body | None" = None,
+        size: int = 0,
+        tls: Any = True,
+        connect_seconds: "float | None" = None,
     ) -> aiohttp.ClientResponse:
         data: Any = None
         if body is not None:
@@ -205,6 +253,8 @@ class Transport:
         elif method in ("POST", "PUT", "PATCH"):
             headers["Content-Length"] = "0"
         patience = _PATIENCE if method == "PUT" else self._session.timeout
+        if connect_seconds is not None:
+            patience = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=patience.sock_read)
         return await self._session.request(
             method,
             url,
@@ -216,15 +266,15 @@ class Transport:
             timeout=patience,
         )
 
-    async def _endpoint(self, domain: str) -> Endpoint:
-        """Return where the registry is; one that may or may not speak TLS is asked first."""
-        candidates = self._hosts.candidates(domain)
+    async def _endpoint(self, host: Host) -> Endpoint:
+        """Return how a host is spoken to; one that may or may not speak TLS is asked first."""
+        candidates = self._hosts.candidates(host)
         if len(candidates) == 1:
             return candidates[0]
         failures: list[KestrelError] = []
         for endpoint in candidates:
             try:
-                answer = await self._once("GET", URL(endpoint.url("")), {}, None, 0, endpoint.tls)
+                answer = await self._ping(endpoint)
             except CLIENT_ERRORS as error:
                 failures.append(explain(error, endpoint.base))
                 if isinstance(error, aiohttp.ClientConnectorError) and not _is_tls(error):
@@ -236,25 +286,35 @@ class Transport:
                 if answer.status == 401:
                     self._authorizer.challenged(endpoint, parse(answer.headers.getall("WWW-Authenticate", [])), "")
                 return endpoint
-            failures.append(not_a_registry(domain, answer.headers, answer.status))
+            failures.append(not_a_registry(host.name, answer.headers, answer.status))
         raise failures[0]
 
-    async def _refused(self, call: Call, answer: aiohttp.ClientResponse) -> KestrelError:
+    async def _ping(self, endpoint: Endpoint) -> aiohttp.ClientResponse:
+        url, headers = URL(endpoint.url("")), dict(endpoint.host.headers)
+        return await self._once("GET", url, headers, tls=endpoint.tls, connect_seconds=endpoint.host.connect_seconds)
+
+    async def _refused(self, call: Call, endpoint: Endpoint, answer: aiohttp.ClientResponse) -> KestrelError:
         body = b"" if call.method == "HEAD" else await _start_of(answer)
         error = refusal(answer.status, answer.headers, body, domain=call.domain, what=call.what)
         if answer.status == 404 and not _spec_shaped(answer, body):
-            return await self._doubt(call.domain) or error
+            return await self._doubt(endpoint) or error
         return error
 
-    async def _doubt(self, domain: str) -> "KestrelError | None":
+    async def _doubt(self, endpoint: Endpoint) -> "KestrelError | None":
         """After a 404 that no registry would write, ask whether this is one at all."""
-        endpoint = await self._endpoint(domain)
         try:
-            answer = await self._once("GET", URL(endpoint.url("")), {}, None, 0, endpoint.tls)
+            answer = await self._ping(endpoint)
         except CLIENT_ERRORS:
             return None
         answer.close()
-        return None if _speaks_distribution(answer) else not_a_registry(domain, answer.headers, answer.status)
+        return None if _speaks_distribution(answer) else not_a_registry(endpoint.domain, answer.headers, answer.status)
+
+
+def _with_mirrors(error: KestrelError, failures: Sequence[str]) -> KestrelError:
+    """Add to an error what became of the mirrors that were asked first."""
+    if failures:
+        error.hint = "; ".join(filter(None, (error.hint, *(f"mirror {failure}" for failure in failures))))
+    return error
 
 
 async def bounded(answer: aiohttp.ClientResponse, limit: int, call: Call) -> bytes:

@@ -1,5 +1,6 @@
 """Which server answers for a name, how it is spoken to, and what its refusals mean."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -12,12 +13,18 @@ from kestrel.base.errors import (
     Unauthenticated,
     Unavailable,
 )
-from kestrel.distribution.hosts import Hosts, Settings, hostname
+from kestrel.distribution.hosts import Endpoint, Hosts, Settings, hostname
+from kestrel.distribution.mirrors import PULL
 from kestrel.distribution.refusals import codes, refusal, retry_after
 
 
 def bases(domain: str, *insecure: str) -> list[str]:
-    return [endpoint.base for endpoint in Hosts(Settings(insecure_registries=insecure)).candidates(domain)]
+    return [endpoint.base for endpoint in endpoints(Hosts(Settings(insecure_registries=insecure)), domain)]
+
+
+def endpoints(hosts: Hosts, domain: str) -> Sequence[Endpoint]:
+    (host,) = hosts.of(domain, "team/app", PULL)
+    return hosts.candidates(host)
 
 
 def test_docker_hubs_api_has_another_name_than_docker_hub() -> None:
@@ -43,17 +50,15 @@ def test_listed_hosts_and_networks_may_fall_back_to_plain_http() -> None:
 
 def test_what_answered_is_remembered() -> None:
     hosts = Hosts()
-    _, second = hosts.candidates("localhost:1")
+    _, second = endpoints(hosts, "localhost:1")
     hosts.choose(second)
-    assert hosts.candidates("localhost:1") == (second,)
+    assert endpoints(hosts, "localhost:1") == (second,)
 
 
 def test_an_unverified_certificate_is_accepted_only_where_listed() -> None:
-    assert [endpoint.tls for endpoint in Hosts().candidates("reg.example")] == [True]
-    assert [e.tls for e in Hosts(Settings(insecure_registries=("reg.example",))).candidates("reg.example")] == [
-        False,
-        True,
-    ]
+    assert [endpoint.tls for endpoint in endpoints(Hosts(), "reg.example")] == [True]
+    listed = Hosts(Settings(insecure_registries=("reg.example",)))
+    assert [endpoint.tls for endpoint in endpoints(listed, "reg.example")] == [False, True]
 
 
 @pytest.mark.parametrize(

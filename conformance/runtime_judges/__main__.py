@@ -1,4 +1,4 @@
-"""Run the suites whose tools are here, against our runtime and one beside it, and write what came out."""
+"""Run the suites whose tools are here, against our runtime and one beside it, and say what came out by name."""
 
 import argparse
 import shutil
@@ -6,87 +6,62 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime_judges import runtime_tools
-from runtime_judges.reasons import reason
+from runtime_judges import crun, runtime_tools
+from runtime_judges.report import Verdict, renewed
+from runtime_judges.suite import AbsentError, Suite
 from runtime_judges.tap import Result
 
 HERE = Path(__file__).parent.parent
-ABSENT = {
-    "crun tests": "they are part of crun's source tree, which no package of this system has",
-    "contest (youki)": "it is part of youki's source tree, which no package of this system has",
-    "runc bats": "they are part of runc's source tree, which no package of this system has",
-}
+SUITES = (runtime_tools.SUITE, crun.SUITE)
 
 
 def main() -> int:
+    """Return 1 when a check failed and nobody has said why."""
+    names = [suite.name for suite in SUITES]
     parser = argparse.ArgumentParser(prog="conformance/runtime", description=__doc__)
     parser.add_argument("--runtime", default=str(HERE.parent / ".venv/bin/kestrel-runtime"))
     parser.add_argument("--beside", default="runc", help="a runtime to compare with, empty for none")
     parser.add_argument(
         "--work", type=Path, default=Path("/var/tmp/kestrel-conformance"), help="where suites are built"
     )
+    parser.add_argument("--suite", action="append", choices=names, help="only this suite; may be given more than once")
     parser.add_argument("--write", action="store_true", help="renew runtime.md")
-    parser.add_argument("programs", nargs="*", help="only these")
+    parser.add_argument("-v", "--verbose", action="store_true", help="name what passed, too")
+    parser.add_argument("programs", nargs="*", help="only these programs of the suites")
     wanted = parser.parse_args()
-    try:
-        source = runtime_tools.build(wanted.work)
-    except FileNotFoundError as missing:
-        print(f"{runtime_tools.NAME}: not run: {missing}")
-        return 0
-    ours = _run(source, wanted.runtime, wanted.programs)
-    theirs = _run(source, wanted.beside, wanted.programs) if shutil.which(wanted.beside) else []
-    document = report(ours, theirs, wanted.beside)
-    print(document)
+    verdicts, absent = {}, {}
+    for suite in SUITES:
+        if suite.name in (wanted.suite or names):
+            try:
+                source = suite.locate(wanted.work)
+            except AbsentError as missing:
+                absent[suite.name] = str(missing)
+                print(f"{suite.name}: not run: {missing}")
+                continue
+            ours = _run(suite, source, wanted.runtime, wanted.programs, wanted.verbose)
+            there = bool(shutil.which(wanted.beside))
+            theirs = _run(suite, source, wanted.beside, wanted.programs, wanted.verbose) if there else []
+            verdicts[suite.name] = Verdict(suite=suite, ours=ours, theirs=theirs, beside=wanted.beside)
+    print("", *(verdict.line for verdict in verdicts.values()), sep="\n")
+    unexplained = [check for verdict in verdicts.values() for check in verdict.unexplained]
+    print(*(f"not explained: {check}" for check in unexplained), sep="\n")
     if wanted.write and not wanted.programs:
-        (HERE / "runtime.md").write_text(document)
-    theirs_failed = {result.name for result in theirs if not result.clean}
-    return int(any(not result.clean and result.name not in theirs_failed for result in ours if theirs))
+        document = HERE / "runtime.md"
+        document.write_text(renewed(document.read_text(), names, verdicts, absent))
+    return int(bool(unexplained))
 
 
-def _run(source: Path, runtime: str, only: list[str]) -> list[Result]:
+def _run(suite: Suite, source: Path, runtime: str, programs: Sequence[str], verbose: bool) -> list[Result]:
     found = []
-    for result in runtime_tools.run(source, runtime, only):
-        counts = f"{len(result.passed)} passed, {len(result.failed)} failed, {len(result.skipped)} skipped"
-        print(f"{Path(runtime).name}: {result.name}: {counts}", file=sys.stderr)
+    for result in suite.run(source, runtime, programs):
+        print(f"{suite.name}: {Path(runtime).name}: {result.name}: {result.counts}")
+        told = ("failed", "skipped", "passed") if verbose else ("failed", "skipped")
+        for kind in told:
+            for check in dict.fromkeys(getattr(result, kind)):
+                print(f"    {kind}: {check}")
+        sys.stdout.flush()
         found.append(result)
     return found
-
-
-def totals(results: Sequence[Result]) -> str:
-    passed, failed, skipped = (sum(len(getattr(r, kind)) for r in results) for kind in ("passed", "failed", "skipped"))
-    return f"{passed} passed, {failed} failed, {skipped} skipped"
-
-
-def report(ours: Sequence[Result], theirs: Sequence[Result], beside: str) -> str:
-    """Return the document: totals first, then every failure with its reason."""
-    other = {result.name: result for result in theirs}
-    compared = f" ({beside} here: {totals(theirs)})" if theirs else ""
-    clean = sum(result.clean for result in ours)
-    lines = [f"{runtime_tools.NAME}: {totals(ours)}{compared}", ""]
-    lines += [f"{clean} of {len(ours)} programs are clean"]
-    if theirs:
-        lines[-1] += f"; {beside}: {sum(result.clean for result in theirs)}"
-    lines[-1] += (
-        f". Module `{runtime_tools.MODULE}` at `{runtime_tools.VERSION}`; `conformance/runtime --write` renews this."
-    )
-    lines += ["", "A program that ends early without naming a failure counts as one failure.", ""]
-    for result in ours:
-        if result.clean:
-            continue
-        theirs_failed = len(other[result.name].failed) if result.name in other else 0
-        lines.append(
-            f"- **{result.name}** ({len(result.failed)} failed{f', {beside} {theirs_failed}' if theirs else ''})"
-        )
-        grouped: dict[str, dict[str, int]] = {}
-        for check in result.failed:
-            counts = grouped.setdefault(reason(result.name, check), {})
-            counts[check] = counts.get(check, 0) + 1
-        for why, checks in grouped.items():
-            named = "; ".join(f"{check}{f' (x{count})' if count > 1 else ''}" for check, count in checks.items())
-            lines.append(f"  - {named}: {why}")
-    lines += ["", "Not run here:", ""]
-    lines += [f"- {suite}: {why}" for suite, why in ABSENT.items()]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -11,15 +11,40 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runtime_judges.suite import AbsentError, Suite
 from runtime_judges.tap import Result, read
 
 MODULE = "github.com/opencontainers/runtime-tools"
 VERSION = "v0.9.1-0.20250523060157-0ea5ed0382a2"
 TIMEOUT = 150  # seconds for one program; most need less than one
-NAME = "runtime-tools"
+_LSM = "the security module it asks for is not in force in this kernel; being refused is what the profile is for"
+
+REASONS = (
+    ("delete", "", "deleting a `created` container is to fail; podman and containerd do it, so runc and we let them"),
+    ("start", "", "a container without `process` is refused at `create` already, as by runc, not at `start`"),
+    ("hooks_stdin", "prestart", ("it wants the state `created`; since runtime-spec 1.0.2 prestart belongs to `create`, "
+     "so the state is `creating`")),
+    ("linux_cgroups_blkio", "", "this kernel's block layer has no weights (blkio.weight is absent)"),
+    ("linux_cgroups_relative_blkio", "", "this kernel's block layer has no weights (blkio.weight is absent)"),
+    ("linux_cgroups_hugetlb", "", "the hugetlb controller is not mounted here"),
+    ("linux_cgroups_relative_hugetlb", "", "the hugetlb controller is not mounted here"),
+    ("linux_cgroups_network", "", "the net_cls and net_prio controllers are not in this kernel"),
+    ("linux_cgroups_relative_network", "", "the net_cls and net_prio controllers are not in this kernel"),
+    ("linux_cgroups_memory", "kernel", "Linux no longer limits kernel memory alone; the limit is left out, as by runc"),
+    ("linux_cgroups_relative_memory", "kernel", "Linux no longer limits kernel memory alone, as above"),
+    ("linux_mount_label", "", _LSM),
+    ("linux_process_apparmor_profile", "", _LSM),
+    ("misc_props", "", "the program forgets to copy `runtimetest` into the bundle that it then runs"),
+    ("pidfile", "", "it kills a container of `true`, which has ended, and wants that to work"),
+    ("process_capabilities", "CAP_SYS_RESOURCE", ("this machine does not have CAP_SYS_RESOURCE to give (runc gives up "
+     "before the program begins)")),
+    ("process_capabilities_fail", "", ("it wants an unknown capability to be an error; the specification made it a "
+     "warning, so that images may name capabilities of newer kernels")),
+    ("process_rlimits", "", "the Go program that looks raises its own soft limit of open files when it starts"),
+)  # fmt: skip
 
 
 def go() -> str | None:
@@ -27,7 +52,7 @@ def go() -> str | None:
     return shutil.which("go") or next((p for p in ("/usr/local/go/bin/go",) if os.access(p, os.X_OK)), None)
 
 
-def build(work: Path) -> Path:
+def locate(work: Path) -> Path:
     """Fetch and build what is not there yet; return the directory to run in."""
     source = work / "runtime-tools"
     stamp = source / f".built-{VERSION}"
@@ -35,7 +60,7 @@ def build(work: Path) -> Path:
         return source
     command = go()
     if command is None:
-        raise FileNotFoundError("no go command on PATH or in /usr/local/go/bin")
+        raise AbsentError("there is no go command on PATH or in /usr/local/go/bin")
     environment = {
         **os.environ,
         "GOFLAGS": "-mod=mod",
@@ -62,7 +87,7 @@ def names(source: Path) -> list[str]:
     return sorted(p.name for p in (source / "validation").iterdir() if p.is_dir() and p.name != "util")
 
 
-def run(source: Path, runtime: str, only: list[str]) -> Iterator[Result]:
+def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
     """Run the programs against a runtime, one after the other."""
     with tempfile.TemporaryDirectory(prefix="conformance-", dir="/var/tmp") as scratch:
         for name in only or names(source):
@@ -84,3 +109,13 @@ def _judge(source: Path, runtime: str, name: str, scratch: str) -> Result:
         return read(name, (expired.stdout or b"").decode(errors="replace"), 124, f"not done after {TIMEOUT} s")
     lines = [line for line in done.stderr.splitlines() if "level=error" in line] or done.stderr.splitlines() or [""]
     return read(name, done.stdout, done.returncode, lines[0].partition("msg=")[2] or lines[0])
+
+
+SUITE = Suite(
+    name="runtime-tools",
+    about=f"""The validation programs of `{MODULE}` at `{VERSION}`. A program that ends early without
+naming a failure counts as one failure.""",
+    locate=locate,
+    run=run,
+    reasons=REASONS,
+)

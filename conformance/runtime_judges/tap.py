@@ -1,18 +1,18 @@
 """What a program says in the Test Anything Protocol, counted line by line.
 
-Strict readers of the protocol give up at the YAML blocks these programs print; the lines themselves are plain.
+Strict readers of the protocol give up at the YAML blocks some of these programs print; the lines themselves are plain.
 """
 
 import re
 from dataclasses import dataclass, field
 
-_LINE = re.compile(r"^(not ok|ok)(?: +(\d+))?(?: +-)? *(.*)$")
-_DIRECTIVE = re.compile(r"#\s*(skip|todo)\b", re.IGNORECASE)
+_LINE = re.compile(r"^(not ok|ok)(?: +(\d+))?(?: +-)? *(.*?)(?: # [\d.]+s)?$")
+_DIRECTIVE = re.compile(r"^(.*?) *# *(?:skip|todo)\b:? *(.*)$", re.IGNORECASE)
 
 
 @dataclass
 class Result:
-    """The outcome of one program: descriptions of what it checked."""
+    """The outcome of one program: descriptions of what it checked. Those it skipped come with its reasons."""
 
     name: str
     passed: list[str] = field(default_factory=list)
@@ -22,6 +22,10 @@ class Result:
     @property
     def clean(self) -> bool:
         return not self.failed
+
+    @property
+    def counts(self) -> str:
+        return f"{len(self.passed)} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
 
 
 def read(name: str, output: str, code: int, complaint: str = "") -> Result:
@@ -33,8 +37,10 @@ def read(name: str, output: str, code: int, complaint: str = "") -> Result:
             continue
         verdict, number, text = found.groups()
         text = text or f"check {number}"
-        if _DIRECTIVE.search(text):
-            result.skipped.append(text)
+        left_out = _DIRECTIVE.match(text)
+        if left_out:
+            what, why = left_out.groups()
+            result.skipped.append(f"{what} ({why})" if why else what)
         elif verdict == "ok":
             result.passed.append(text)
         else:

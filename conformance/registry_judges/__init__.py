@@ -1,0 +1,1 @@
+"""The registry, judged by programs of others, which are run from outside."""

@@ -19,7 +19,7 @@ from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
 from kestrel.oci.reference import Reference
-from kestrel.registry import Repositories
+from kestrel.registry import Repositories, SqliteMetadata
 
 SERVE = """
 import asyncio, sys
@@ -113,13 +113,13 @@ def check_that_nothing_is_half(root: Path) -> None:
     """Every blob on disk is what its name says, every table row has its bytes, and a collection finds it all."""
     database = Database(root / "kestrel.db")
     content = Store(root, database)
-    repositories = Repositories(database, content)
+    repositories = Repositories(SqliteMetadata(database), content)
     for blob in content.walk():
         assert Digest.of(content.path(blob.digest).read_bytes()) == blob.digest
-    for digest in repositories.roots():
+    for digest in repositories.named():
         assert content.has(digest)
     assert list((root / "ingest").iterdir()) == []
-    sweep(content, [repositories.roots])
+    sweep(content, [repositories])
     for name in repositories.catalog():
         for tag in repositories.tags(name):
             assert repositories.manifest(name, tag) is not None

@@ -489,7 +489,13 @@ async def test_a_collection_takes_what_no_repository_names_and_nothing_else(worl
     other = world.content.put(b"nobody's")
     world.database.execute("UPDATE registry_blob SET moment = 0 WHERE digest != ?", (Digest.of(b"just pushed"),))
     await world.ask("DELETE", f"/v2/b/manifests/{Digest.of(image(b'doomed'))}")
-    roots = world.registry.repositories.roots
+    roots = world.registry.repositories
+    kept = {verdict.digest: verdict.reason for verdict in sweep(world.content, [roots], dry_run=True).kept}
+    assert kept[digest] == "manifest a:v1"
+    assert kept[Digest.of(b"layer")] == "part of a:v1"
+    assert kept[Digest.of(b"just pushed")].startswith("pushed to a ")
+    assert kept[Digest.of(b"doomed")].startswith("deleted from b, can be restored for ")
+    world.database.execute("UPDATE registry_gone SET moment = 0")
     gone = {verdict.digest for verdict in sweep(world.content, [roots]).removed}
     assert gone == {other, Digest.of(b"doomed"), Digest.of(image(b"doomed"))}
     assert (await world.ask("GET", f"/v2/a/manifests/{digest}"))[0] == 200
@@ -506,7 +512,7 @@ async def test_a_blob_a_client_was_told_exists_survives_until_its_manifest_comes
     world.database.execute("UPDATE registry_blob SET moment = 0")
     for blob in (EMPTY, b"layer"):
         assert (await world.ask("HEAD", f"/v2/a/blobs/{Digest.of(blob)}"))[0] == 200
-    sweep(world.content, [world.registry.repositories.roots])
+    sweep(world.content, [world.registry.repositories])
     assert (await world.put("a", "v1", image()))[0] == 201
 
 
@@ -516,7 +522,7 @@ async def test_pushes_succeed_while_collections_run_all_the_time(world: World) -
     def collect() -> int:
         rounds = 0
         while not stop.is_set():
-            sweep(world.content, [world.registry.repositories.roots])
+            sweep(world.content, [world.registry.repositories])
             rounds += 1
         return rounds
 

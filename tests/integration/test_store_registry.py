@@ -43,7 +43,7 @@ class Host:
             self.database,
             self.client,
             self.client,
-            roots={"registry": self.registry.repositories.roots},
+            roots={"registry": self.registry.repositories},
         )
 
 
@@ -105,7 +105,7 @@ async def test_removing_an_image_leaves_the_registrys_copy(here: Host, there: Ho
     await there.images.remove(name)
     assert there.snapshots.layers() == []
     await there.images.pull(name)
-    sweep(there.content, {"images": there.images.roots, "registry": there.registry.repositories.roots})
+    sweep(there.content, {"images": there.images.roots, "registry": there.registry.repositories})
     assert (await there.images.resolve(name)).names == (name,)
 
 

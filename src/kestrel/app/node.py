@@ -81,7 +81,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         LinkingPusher(client, served.repositories, own),
         in_use=in_use,
         roots={
-            "registry": served.repositories.roots,
+            "registry": served.repositories,
             "build cache": cached_blobs,
         },
         layer_roots={"build cache": cached_layers},

@@ -12,7 +12,7 @@ can be explained. Methods are synchronous and may be called from any thread.
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -80,13 +80,14 @@ class Store:
             return True
 
     def size(self, digest: Digest) -> int:
-        """Return the number of bytes; raises NotFound."""
-        try:
-            size = self.path(digest).stat().st_size
-        except FileNotFoundError:
-            raise self._missing(digest) from None
-        self._leases.touch(digest)
-        return size
+        """Return the number of bytes; a lease that is open now keeps them. Raises NotFound."""
+        with self._leases.lock:
+            try:
+                size = self.path(digest).stat().st_size
+            except FileNotFoundError:
+                raise self._missing(digest) from None
+            self._leases.touch(digest)
+            return size
 
     def open(self, digest: Digest) -> BinaryIO:
         """Open the blob for reading, unbuffered; raises NotFound. An open blob stays readable even if collected."""
@@ -116,6 +117,15 @@ class Store:
                     except FileNotFoundError:
                         continue
                     yield Blob(Digest(f"{algorithm}:{entry.name}"), status.st_size, status.st_mtime)
+
+    def look(self, digests: Iterable[Digest]) -> Iterator[Blob]:
+        """Yield those of the blobs that are here."""
+        for digest in digests:
+            try:
+                status = self.path(digest).stat()
+            except FileNotFoundError:
+                continue
+            yield Blob(digest, status.st_size, status.st_mtime)
 
     def usage(self) -> int:
         """Return the bytes of all blobs and of what is being written, as `du --apparent-size` counts them."""

@@ -5,10 +5,10 @@ snapshot stands on them. A layer that goes too much is only work to do again; a 
 blobs have to be named by nobody, and be older than a moment's grace.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kestrel.base.errors import Conflict
-from kestrel.content import Store, sweep
+from kestrel.content import Root, Store, sweeping
 from kestrel.images.model import Roots
 from kestrel.images.store import Images
 from kestrel.oci.digest import Digest
@@ -20,7 +20,7 @@ def collect(
     content: Store,
     snapshots: Snapshotter,
     *,
-    roots: Roots,
+    roots: Mapping[str, Root],
     layer_roots: Roots,
     blobs: "Iterable[Digest] | None" = None,
     layers: "Iterable[Digest] | None" = None,
@@ -28,9 +28,9 @@ def collect(
 ) -> tuple[list[Digest], list[Digest], int]:
     """Remove what nothing needs, of the given blobs and layers or of all; returns both and the bytes freed."""
     gone, freed = collect_layers(images, snapshots, layer_roots, layers)
-    everything = {"images": images.blobs, **roots}
-    swept = sweep(content, everything, grace=grace, only=blobs)
-    return gone, [verdict.digest for verdict in swept.removed], freed + swept.freed
+    everything: dict[str, Root] = {"images": images.blobs, **roots}
+    removed = [verdict for verdict in sweeping(content, everything, grace=grace, only=blobs) if verdict.removed]
+    return gone, [verdict.digest for verdict in removed], freed + sum(verdict.size for verdict in removed)
 
 
 def collect_layers(

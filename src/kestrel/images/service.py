@@ -7,7 +7,7 @@ transaction after the bytes are safe, so a crash leaves the image as it was befo
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from kestrel.archive.entries import Source
 from kestrel.archive.writer import Sink
 from kestrel.base.db import Database
 from kestrel.base.errors import Conflict, InvalidArgument, NotFound, nearest
-from kestrel.content import Store
+from kestrel.content import Root, Store
 from kestrel.images import prune as pruning
 from kestrel.images import push as pushing
 from kestrel.images import transfer
@@ -76,7 +76,7 @@ class ImageService:
         pusher: ImagePusher,
         *,
         in_use: InUse = nobody,
-        roots: "Roots | None" = None,
+        roots: "Mapping[str, Root] | None" = None,
         layer_roots: "Roots | None" = None,
         changed: Callable[[], None] = _nothing,
     ) -> None:

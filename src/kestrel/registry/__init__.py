@@ -5,8 +5,10 @@ tags, and which repository may show which blob. The image store pushes here with
 `Repositories.link`.
 """
 
+from kestrel.registry.metadata import Metadata
 from kestrel.registry.repositories import Repositories
 from kestrel.registry.server import Registry
 from kestrel.registry.settings import Settings
+from kestrel.registry.sqlite import SqliteMetadata
 
-__all__ = ["Registry", "Repositories", "Settings"]
+__all__ = ["Metadata", "Registry", "Repositories", "Settings", "SqliteMetadata"]

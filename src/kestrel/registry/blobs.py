@@ -15,6 +15,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from kestrel.content import Store
 from kestrel.oci.digest import Digest
+from kestrel.registry.conditions import matches
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import Repositories
 
@@ -141,10 +142,3 @@ def byte_range(text: str, size: int) -> "tuple[int, int] | None":
             headers={"Content-Range": f"bytes */{size}"},
         )
     return start, end - start + 1
-
-
-def matches(condition: str, etag: str) -> bool:
-    """Whether an If-None-Match or If-Match condition names this ETag (RFC 9110 section 13.1)."""
-    if not condition:
-        return False
-    return condition.strip() == "*" or any(part.strip().removeprefix("W/") == etag for part in condition.split(","))

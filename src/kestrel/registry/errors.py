@@ -33,7 +33,7 @@ KIND: Final = {
     "invalid-argument": (400, "UNSUPPORTED"),
     "not-found": (404, "NAME_UNKNOWN"),
     "already-exists": (409, "DENIED"),
-    "conflict": (409, "BLOB_UPLOAD_INVALID"),
+    "conflict": (409, "DENIED"),
     "failed-precondition": (412, "DENIED"),
     "permission-denied": (403, "DENIED"),
     "unauthenticated": (401, "UNAUTHORIZED"),

@@ -5,7 +5,7 @@ digest is another; one that names blobs this repository does not have.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
@@ -15,8 +15,8 @@ from kestrel.oci import media_types
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import LIMIT, Index, Manifest, decode
 from kestrel.oci.reference import is_tag
-from kestrel.registry.blobs import matches
 from kestrel.registry.cache import ManifestCache, Ready
+from kestrel.registry.conditions import Condition, matches
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import MissingChildren, Repositories, Stored
 from kestrel.registry.uploads import parse_digest
@@ -50,8 +50,8 @@ class Manifests:
         self._cache.put(request.raw_path, ready, generation)
         return _answer(request, ready)
 
-    async def put(self, request: web.BaseRequest, name: str, version: str) -> web.StreamResponse:
-        """PUT under a tag, or under a digest with any number of `tag=` parameters."""
+    async def put(self, request: web.BaseRequest, name: str, version: str, actor: str) -> web.StreamResponse:
+        """PUT under a tag, or under a digest with any number of `tag=` parameters; If-Match and If-None-Match hold."""
         tags = _tags(version, request)
         data = await body(request, LIMIT, idle_seconds=self._idle)
         if data is None:
@@ -62,7 +62,8 @@ class Manifests:
             digest = Digest.of(data, wanted.algorithm)
             if digest != wanted:
                 raise Refusal("DIGEST_INVALID", f"the manifest has digest {digest}", detail={"digest": wanted})
-        document = await self._store(name, digest, request.headers.get("Content-Type", ""), data, tags)
+        content_type, condition = request.headers.get("Content-Type", ""), Condition.of(request.headers)
+        document = await self._store(name, digest, content_type, data, tags, condition, actor)
         answer = web.Response(status=201, headers={**API_VERSION, "Docker-Content-Digest": digest})
         answer.headers["Location"] = f"/v2/{name}/manifests/{digest}"
         if document.subject is not None:
@@ -73,11 +74,27 @@ class Manifests:
         return answer
 
     async def _store(
-        self, name: str, digest: Digest, content_type: str, data: bytes, tags: Sequence[str]
+        self,
+        name: str,
+        digest: Digest,
+        content_type: str,
+        data: bytes,
+        tags: Sequence[str],
+        condition: Condition,
+        actor: str,
     ) -> "Manifest | Index":
         try:
             media_type = _media_type(content_type, data)
-            return await asyncio.to_thread(self._repositories.put_manifest, name, digest, media_type, data, tags)
+            return await asyncio.to_thread(
+                self._repositories.put_manifest,
+                name,
+                digest,
+                media_type,
+                data,
+                tags,
+                condition=condition,
+                actor=actor,
+            )
         except InvalidArgument as error:
             detail = {"hint": error.hint} if error.hint else None
             raise Refusal("MANIFEST_INVALID", error.message, detail=detail) from error
@@ -88,14 +105,14 @@ class Manifests:
                 "MANIFEST_BLOB_UNKNOWN", error.message, detail=[{"digest": child} for child in error.digests[:100]]
             ) from error
 
-    async def delete(self, name: str, version: str) -> web.StreamResponse:
+    async def delete(self, request: web.BaseRequest, name: str, version: str, actor: str) -> web.StreamResponse:
         """DELETE: by tag the tag alone, by digest the manifest and every tag on it."""
         _check_version(version)
+        remove: Callable[..., bool] = self._repositories.delete_tag
         if ":" in version:
-            gone = await asyncio.to_thread(self._repositories.delete_manifest, name, parse_digest(version))
-        else:
-            gone = await asyncio.to_thread(self._repositories.delete_tag, name, version)
-        if not gone:
+            version, remove = parse_digest(version), self._repositories.delete_manifest
+        condition = Condition.of(request.headers)
+        if not await asyncio.to_thread(remove, name, version, condition=condition, actor=actor):
             raise Refusal("MANIFEST_UNKNOWN", f"{name} has no manifest {version}", detail={"name": name})
         return web.Response(status=202, headers=API_VERSION)
 

@@ -22,6 +22,7 @@ from kestrel.registry.listing import Listing
 from kestrel.registry.manifests import Manifests
 from kestrel.registry.repositories import Repositories
 from kestrel.registry.settings import Settings
+from kestrel.registry.sqlite import SqliteMetadata
 from kestrel.registry.uploads import Uploads, parse_digest
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,11 @@ class Registry:
     def __init__(self, content: Store, database: Database, settings: "Settings | None" = None) -> None:
         self.settings = settings = settings or Settings()
         self.repositories = Repositories(
-            database, content, sparse=settings.sparse, unnamed_seconds=settings.unnamed_seconds
+            SqliteMetadata(database),
+            content,
+            sparse=settings.sparse,
+            unnamed_seconds=settings.unnamed_seconds,
+            undo_seconds=settings.undo_seconds,
         )
         self._content = content
         self._blobs = Blobs(self.repositories, content)
@@ -118,8 +123,8 @@ class Registry:
         if version := match["version"]:
             return {
                 "GET": lambda: self._manifests.get(request, name, version),
-                "PUT": lambda: self._manifests.put(request, name, version),
-                "DELETE": lambda: self._manifests.delete(name, version),
+                "PUT": lambda: self._manifests.put(request, name, version, ""),
+                "DELETE": lambda: self._manifests.delete(request, name, version, ""),
             }
         if match["subject"]:
             subject = parse_digest(match["subject"])

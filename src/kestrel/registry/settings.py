@@ -18,5 +18,7 @@ class Settings:
     largest_page: int = 10_000
     unnamed_seconds: float = 24 * 3600.0
     """How long a pushed blob is kept that no manifest names (yet)."""
+    undo_seconds: float = 24 * 3600.0
+    """How long what was deleted can be restored, and is therefore kept."""
     upload_seconds: float = 7 * 24 * 3600.0
     """How long an unfinished upload can be resumed."""

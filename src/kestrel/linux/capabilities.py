@@ -1,8 +1,12 @@
 """Capabilities: names, bit masks, and the five sets of a thread (`man 7 capabilities`)."""
 
-from collections.abc import Iterable
+from __future__ import annotations
 
 from kestrel.linux import abi, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 NAMES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "

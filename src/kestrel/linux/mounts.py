@@ -4,33 +4,35 @@ A path is looked up once, with openat2(2) confined to a root, and what is found 
 nothing that runs in a container can swap a component between the check and the use (research/runtime: mount races).
 A detached mount is in no namespace's mount table; closing its last descriptor unmounts it, so a crash leaves nothing.
 
-    fd = filesystem("tmpfs", {"size": "64m"}, attributes=MOUNT_ATTR_NOSUID)     a new filesystem
+    fd = filesystem("tmpfs", [("size", "64m")], attributes=MOUNT_ATTR_NOSUID)     a new filesystem
     fd = clone("/srv/data", recursive=True)                                     a bind mount, not yet anywhere
     with place(root, "/data", directory=True) as target: attach(fd, target)      into a container
     fd = open_rootfs(plan)                                                      a container's root, for reading by fd
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping
 
 from kestrel.base.values import replace
 from kestrel.linux import abi, overlay, syscalls
 from kestrel.linux.rootfs import Lower, Rootfs
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 PATH = abi.O_PATH
 IN_ROOT = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
 
 
-def filesystem(
-    kind: str, options: "Mapping[str, str | None] | Iterable[tuple[str, str | None]]" = (), *, attributes: int = 0
-) -> int:
+def filesystem(kind: str, options: Iterable[tuple[str, str | None]] = (), *, attributes: int = 0) -> int:
     """Mount a new filesystem, detached, and return its descriptor. An option with value None is a flag."""
-    pairs = options.items() if isinstance(options, Mapping) else options
     context = syscalls.fsopen(kind)
     try:
-        for key, value in pairs:
+        for key, value in options:
             if value is None:
                 syscalls.fsconfig(context, abi.FSCONFIG_SET_FLAG, key)
             else:
@@ -41,7 +43,7 @@ def filesystem(
         os.close(context)
 
 
-def clone(path: "str | bytes", *, directory: int = abi.AT_FDCWD, recursive: bool = True) -> int:
+def clone(path: str | bytes, *, directory: int = abi.AT_FDCWD, recursive: bool = True) -> int:
     """Return a detached copy of the mount at `path` (a bind mount without a place yet).
 
     With an empty `path` the mount behind the descriptor `directory` is copied.
@@ -67,7 +69,7 @@ def attach(mount: int, target: int, *, name: str | None = None) -> None:
     syscalls.move_mount(mount, target, subject=name)
 
 
-def open_in_root(root: int, path: "str | bytes", flags: int = PATH, *, resolve: int = 0, mode: int = 0) -> int:
+def open_in_root(root: int, path: str | bytes, flags: int = PATH, *, resolve: int = 0, mode: int = 0) -> int:
     """Open `path` as a process whose root is `root` would, symbolic links included; never outside of it."""
     return syscalls.openat2(root, path, flags, IN_ROOT | resolve, mode)
 

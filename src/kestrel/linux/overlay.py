@@ -8,11 +8,16 @@ or a symbolic link for each layer, numbered. That namespace belongs to a thread 
 the detached copy of the overlay.
 """
 
+from __future__ import annotations
+
 import _thread
 import os
-from collections.abc import Sequence
 
 from kestrel.linux import abi, syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SCENE = "/proc"
 """Where the tmpfs and then the overlay go in the thread's namespace: a directory there always is, and no layer's."""

@@ -5,9 +5,13 @@ opens them as detached mounts (`man 2 fsmount`) to read or fill files by descrip
 ever appears in the host's mount table.
 """
 
-from typing import Any
+from __future__ import annotations
 
 from kestrel.base.values import asdict, dataclass
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class Rootfs:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Rootfs":
+    def from_json(cls, value: dict[str, Any]) -> Rootfs:
         """Read back what `to_json` gave. Raises KeyError or TypeError when it is not a plan."""
         lowers = tuple(Lower(**lower) for lower in value["lowers"])
         return cls(lowers=lowers, upper=value.get("upper", ""), work=value.get("work", ""))

@@ -4,18 +4,23 @@ Compiling takes milliseconds and memory, so it is done in a child that ends, and
 by the profile's hash. `program` is what the runtime calls; `compile_profile` does the work.
 """
 
+from __future__ import annotations
+
 import ctypes
-import json
 import os
-from collections.abc import Mapping
-from typing import Any
 
 try:
     from _blake2 import blake2b  # hashlib would bring OpenSSL, megabytes that every shim would map
 except ImportError:  # an interpreter that is built differently
     from hashlib import blake2b
 
+from kestrel.base import plainjson
 from kestrel.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 VERSION = b"1"  # of the way we compile; a change makes cached programs unknown
 
@@ -55,7 +60,7 @@ def program(profile: Mapping[str, Any], cache: str) -> bytes:
 
     Raises ValueError for a profile that is wrong, OSError when libseccomp is missing or refuses.
     """
-    text = json.dumps(profile, sort_keys=True, separators=(",", ":")).encode()
+    text = plainjson.dumps(profile, sort_keys=True).encode()
     digest = blake2b(VERSION + os.uname().machine.encode() + text, digest_size=32).hexdigest()
     path = f"{cache}/{digest}.bpf"
     try:
@@ -151,7 +156,7 @@ def _library() -> Any:
     return library
 
 
-def _action(name: str, errno_value: "int | None") -> int:
+def _action(name: str, errno_value: int | None) -> int:
     if name not in _ACTIONS:
         known = ", ".join(_ACTIONS)
         raise ValueError(f"unknown action {name!r} (known: {known})")

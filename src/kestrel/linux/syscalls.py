@@ -9,12 +9,17 @@ libc is reached in two ways. `CDLL` drops the interpreter lock during a call, wh
 released (research: fork hazards of Python), so clone3 goes that way.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
-from collections.abc import Sequence
-from typing import Any
 
 from kestrel.linux import abi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _held = ctypes.PyDLL(None, use_errno=True)

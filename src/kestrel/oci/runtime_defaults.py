@@ -4,11 +4,15 @@ The choices follow what docker and containerd ship (research/runtime section 3),
 their fourteen capabilities, masked and read-only paths, mounts and devices.
 """
 
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
 
 from kestrel.oci.runtime_seccomp import seccomp_for
-from kestrel.oci.runtime_spec import VERSION
+from kestrel.oci.runtime_version import VERSION
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
 DEFAULT_CAPABILITIES = tuple(
     f"CAP_{name}"

@@ -11,11 +11,16 @@ Written from rules, not from a list of somebody else's:
   where EPERM would make them fail (moby #42680). clone3 is ENOSYS too, since its flags cannot be looked at.
 """
 
-import os
-from collections.abc import Iterable
-from typing import Any
+from __future__ import annotations
 
-from kestrel.oci.runtime_spec import Seccomp
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from kestrel.oci.runtime_spec import Seccomp
 
 EPERM, ENOSYS = 1, 38
 

@@ -6,8 +6,6 @@ that carries it out. All members are optional here as far as the type goes; `run
 
 from typing import Any, TypedDict
 
-VERSION = "1.2.1"
-
 
 class Root(TypedDict, total=False):
     """`root`: the container's root filesystem."""

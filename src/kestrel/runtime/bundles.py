@@ -13,8 +13,9 @@ number used again is not taken for the container.
 import errno
 import os
 
+from kestrel.base import plainjson
 from kestrel.base.errors import AlreadyExists, DataLoss, InvalidArgument, NotFound
-from kestrel.runtime import plainjson, state
+from kestrel.runtime import state
 
 TYPE_CHECKING = False  # typing and its like cost more than `state` has to do
 if TYPE_CHECKING:

@@ -8,24 +8,30 @@ this: daemon to zygote, daemon to shim, shim to init.
 daemon's asyncio side drive the decoder themselves.
 """
 
+from __future__ import annotations
+
 import array
-import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
-from typing import Any
+
+from kestrel.base import plainjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Message = dict[str, Any]  # Any: raw JSON
 
 HEADER = struct.Struct("!IH")
 LIMIT = 16 * 1024 * 1024  # bytes in a frame: a spec is some 20 KiB; more than this is not one of ours
 MAX_DESCRIPTORS = 64  # in a frame; the kernel allows 253 (SCM_MAX_FD)
 
-Message = dict[str, Any]  # Any: raw JSON
-
 
 def encode(message: Message, descriptors: int = 0) -> bytes:
     """Return the frame of a message that will travel with that many descriptors."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = plainjson.dumps(message).encode()
     return HEADER.pack(len(body), descriptors) + body
 
 
@@ -48,7 +54,7 @@ class Decoder:
             end = HEADER.size + length
             if len(self._buffer) < end:
                 break
-            message = json.loads(self._buffer[HEADER.size : end])
+            message = plainjson.loads(self._buffer[HEADER.size : end].decode())
             del self._buffer[:end]
             if not isinstance(message, dict) or len(self._descriptors) < count:
                 raise ValueError("frame is not an object, or lacks its descriptors")
@@ -74,7 +80,7 @@ def receive(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
     return data, list(descriptors)
 
 
-def send_some(sock: socket.socket, data: "bytes | memoryview", descriptors: Sequence[int] = ()) -> int:
+def send_some(sock: socket.socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
     """Write once and return how many bytes went; the descriptors go with the first byte."""
     if not descriptors:
         return sock.send(data, socket.MSG_NOSIGNAL)
@@ -101,7 +107,7 @@ class Channel:
         while sent < len(data):
             sent += send_some(self.socket, data[sent:])
 
-    def receive(self) -> "tuple[Message, list[int]] | None":
+    def receive(self) -> tuple[Message, list[int]] | None:
         """Wait for a message and its descriptors; None when the peer has closed, or died with our words unread."""
         while not self._ready:
             try:

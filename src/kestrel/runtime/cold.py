@@ -5,13 +5,13 @@ first process belongs to whoever reaps the orphans of the caller (conmon, contai
 caller's, and what is known of it lies on disk (`bundles.py`).
 """
 
+from __future__ import annotations
+
 import os
 import select
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kestrel.base.errors import (
     FailedPrecondition,
@@ -24,12 +24,17 @@ from kestrel.base.errors import (
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, cgroups, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
-from kestrel.oci.runtime_spec import VERSION
+from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import bundles, filters, groups, hooks, parent, plan, process, resources, state, users
 from kestrel.runtime.bundles import Record
 from kestrel.runtime.channel import Channel
 from kestrel.runtime.init import Apart, Stdio
 from kestrel.runtime.messages import INHERITED, error_from_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 STDIO = Stdio(stdin=0, stdout=1, stderr=2)
 PATIENCE = 10.0  # seconds for killed processes to go
@@ -55,7 +60,7 @@ class Made:
     warnings: tuple[str, ...] = ()
 
 
-def hierarchy() -> "Hierarchy | None":
+def hierarchy() -> Hierarchy | None:
     """Return the control groups of this machine, None where there are none."""
     try:
         return cgroups.detect()
@@ -63,7 +68,7 @@ def hierarchy() -> "Hierarchy | None":
         return None
 
 
-def group_of(record: Record) -> "Group | None":
+def group_of(record: Record) -> Group | None:
     """Return a container's control group."""
     found = hierarchy() if record.cgroup else None
     return found.group(record.cgroup) if found is not None else None
@@ -140,7 +145,7 @@ def _cgroup_path(spec: Mapping[str, Any], identifier: str) -> str:
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _plan(spec: dict[str, Any], record: Record, found: "Hierarchy | None", root: str, wishes: Wishes) -> plan.Plan:
+def _plan(spec: dict[str, Any], record: Record, found: Hierarchy | None, root: str, wishes: Wishes) -> plan.Plan:
     linux = spec.get("linux") or {}
     limits = resources.limits(linux.get("resources") or {})
     return plan.build(
@@ -168,7 +173,7 @@ class Creation:
         self._master = -1
         self._hooked = False
 
-    def run(self, made: plan.Plan, group: "Group | None", wishes: Wishes) -> tuple[Record, Made]:
+    def run(self, made: plan.Plan, group: Group | None, wishes: Wishes) -> tuple[Record, Made]:
         """Clone the first process, and wait until it is ready or has failed."""
         bundles.save_config(self._place, self._spec)
         gate = bundles.make_gate(self._place)
@@ -216,7 +221,7 @@ class Creation:
         self._record = self._record.with_process(0)
         return f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
 
-    def undo(self, group: "Group | None") -> None:
+    def undo(self, group: Group | None) -> None:
         """Take back what was made, and go on with the hooks of the end if those of the beginning were run."""
         if self._pidfd >= 0:
             if self._record.pid:

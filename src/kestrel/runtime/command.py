@@ -180,7 +180,7 @@ def report(before: Options, message: str, hint: "str | None" = None, level: str 
     """Tell an error to people on standard error, and to the caller's log."""
     path, moment = before.text("log"), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     if before.text("log-format") == "json":
-        from kestrel.runtime import plainjson
+        from kestrel.base import plainjson
 
         record = plainjson.dumps({"level": level, "msg": message, "time": moment}) + "\n"
     else:
@@ -202,7 +202,7 @@ def report(before: Options, message: str, hint: "str | None" = None, level: str 
 
 
 def _version() -> int:
-    from kestrel.oci.runtime_spec import VERSION
+    from kestrel.oci.runtime_version import VERSION
 
     sys.stdout.write(f"{NAME} version 0.1.0\nspec: {VERSION}\n")
     return 0

@@ -3,19 +3,25 @@
 A client that does not read what it is sent is cut off at a bound; it can come back and ask for the states.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
 
 from kestrel.runtime import channel, loop
-from kestrel.runtime.channel import Message
 from kestrel.runtime.journal import note
 from kestrel.runtime.messages import error_to_json
 
-LIMIT = 4 * 1024 * 1024  # bytes waiting for a client that does not read
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-Handler = Callable[["Connection", Message, list[int]], None]
+    from kestrel.runtime.channel import Message
+
+    Handler = Callable[["Connection", Message, list[int]], None]
+
+LIMIT = 4 * 1024 * 1024  # bytes waiting for a client that does not read
 
 
 class Connection:
@@ -33,7 +39,7 @@ class Connection:
         sock.setblocking(False)
         self._watch()
 
-    def answer(self, identifier: object, result: "Message | None" = None, descriptors: Sequence[int] = ()) -> None:
+    def answer(self, identifier: object, result: Message | None = None, descriptors: Sequence[int] = ()) -> None:
         """Say that a request has succeeded. Descriptors are duplicated by the kernel; they stay the caller's."""
         self.send({"id": identifier, "ok": result or {}}, descriptors)
 

@@ -5,15 +5,15 @@ and move the container on (`state.py`). An end is told in a fixed order: everyth
 its output is read and written, the exit file is on disk, and only then does anybody hear of it.
 """
 
+from __future__ import annotations
+
 import fcntl
-import json
 import os
 import signal
 import struct
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
+from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, KestrelError
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi
@@ -36,7 +36,12 @@ from kestrel.runtime.messages import (
 from kestrel.runtime.process import Filter
 from kestrel.runtime.streams import Streams
 
-Reply = Callable[["dict[str, Any] | None", "BaseException | None"], None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    Reply = Callable[["dict[str, Any] | None", "BaseException | None"], None]
 
 POLL = 0.002  # seconds between two looks at a group that is being killed
 PATIENCE = 5.0  # seconds after which we report an end although the group still has processes (in state D)
@@ -47,7 +52,7 @@ class Surroundings:
     """What a container's shim gives it. `namespaces` are types that are the sandbox's and not the host's."""
 
     events: loop.Loop
-    hierarchy: "Hierarchy | None"
+    hierarchy: Hierarchy | None
     directory: str
     cache: str
     namespaces: frozenset[str]
@@ -55,7 +60,7 @@ class Surroundings:
     oom_score: int
     exited: Callable[[Exited], None]
     out_of_memory: Callable[[OutOfMemory], None]
-    user_namespace: "Callable[[users.Ids | None], int]"
+    user_namespace: Callable[[users.Ids | None], int]
 
 
 class Container:
@@ -218,7 +223,7 @@ class Container:
             self._started = time.time()
             self._finish_request({"pid": self.pid}, None)
 
-    def _finish_request(self, result: "dict[str, Any] | None", error: "BaseException | None") -> None:
+    def _finish_request(self, result: dict[str, Any] | None, error: BaseException | None) -> None:
         reply, self._pending = self._pending, None
         if reply is not None:
             reply(result, error)
@@ -302,7 +307,7 @@ class Container:
             finished=ended.time if ended is not None else 0.0,
         )
 
-    def read_filter(self) -> "Filter | None":
+    def read_filter(self) -> Filter | None:
         """Return the seccomp filter that its processes have."""
         if self._filter < 0:
             return None
@@ -438,7 +443,7 @@ def _processes(request: CreateRequest, shared: int) -> int:
 
 def assembled(request: CreateRequest, around: Surroundings, heard: channel.Channel) -> plan.Plan:
     """Return the plan of a container; called in its child, which hands its filter to the shim for later use."""
-    spec = json.loads(request.spec)
+    spec = plainjson.loads(request.spec)
     linux, process = spec.get("linux") or {}, spec.setdefault("process", {})
     if request.pid_namespace:  # it was born there: from inside it cannot be joined
         linux["namespaces"] = [entry for entry in linux["namespaces"] if entry["type"] != "pid"]

@@ -5,25 +5,30 @@ container's spec, and the seccomp filter is always the container's. Its pipes go
 not pass through the shim.
 """
 
-import json
-import os
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
 
+import os
+
+from kestrel.base import plainjson
 from kestrel.base.errors import Internal, KestrelError
 from kestrel.runtime import channel, loop, parent, process, state
 from kestrel.runtime.container import Container
 from kestrel.runtime.init import Stdio
 from kestrel.runtime.messages import ExecRequest, error_from_json
 
-Reply = Callable[["dict[str, Any] | None", "BaseException | None", list[int]], None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Reply = Callable[["dict[str, Any] | None", "BaseException | None", list[int]], None]
 
 
 class Exec:
     """One process that joins a container. `reply` gets its pipes once it runs, `ended` its exit code."""
 
     def __init__(
-        self, events: loop.Loop, reply: Reply, ended: Callable[[int], None], claim: "Callable[[int], int | None]"
+        self, events: loop.Loop, reply: Reply, ended: Callable[[int], None], claim: Callable[[int], int | None]
     ) -> None:
         """`claim` returns the wait status of a child that had ended before anybody knew whose it was."""
         self.pid = 0
@@ -129,7 +134,7 @@ class Exec:
 
 def _task(container: Container, request: ExecRequest) -> process.Process:
     """Return what the process is to be; called in the child."""
-    wanted = {**json.loads(container.process), **request.process, "terminal": request.terminal}
+    wanted = {**plainjson.loads(container.process), **request.process, "terminal": request.terminal}
     return process.parse(wanted, container.read_filter())
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from kestrel.linux.capabilities import BITS
 from kestrel.oci.runtime_defaults import default_spec
-from kestrel.oci.runtime_spec import VERSION
+from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import hooks, options
 from kestrel.runtime.plan import KINDS
 

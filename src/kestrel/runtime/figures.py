@@ -1,9 +1,9 @@
 """Numbers on the command line and in its output: limits for `update`, usage for `events`."""
 
-import json
 import sys
 from typing import Any
 
+from kestrel.base import plainjson
 from kestrel.base.errors import InvalidArgument
 from kestrel.runtime import bundles, cold
 from kestrel.runtime.arguments import Options
@@ -45,7 +45,7 @@ def wanted(options: Options) -> dict[str, Any]:
 
 def _resources(text: str, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = plainjson.loads(text)
     except ValueError as error:
         raise InvalidArgument(f"{where} is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -1,13 +1,17 @@
 """A spec's seccomp profile as the program and the flags that init installs."""
 
-from typing import Any
+from __future__ import annotations
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.linux import abi
 from kestrel.runtime.process import Filter
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def compiled(profile: "dict[str, Any] | None", cache: str) -> "Filter | None":
+
+def compiled(profile: dict[str, Any] | None, cache: str) -> Filter | None:
     """Return the compiled filter of a profile, from the cache where it has been compiled before."""
     if not profile:
         return None

@@ -1,11 +1,15 @@
 """A container's control group, from its spec: made, limited, changed. Shared by the shim and the command."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.runtime import resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 
 def make(hierarchy: Hierarchy, path: str, linux: Mapping[str, Any]) -> Group:

@@ -12,16 +12,23 @@ A hook that fails ends the container, except after its end: a failed poststop is
 Init runs some of them, so nothing here imports or looks anything up when it is called.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.runtime.place import Operation, Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    Hooks = Mapping[str, tuple["Hook", ...]]
 
 KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 OUTSIDE = ("prestart", "createRuntime")
@@ -36,9 +43,6 @@ class Hook:
     args: tuple[str, ...]
     env: tuple[tuple[str, str], ...] = ()
     timeout: int = 0
-
-
-Hooks = Mapping[str, tuple[Hook, ...]]
 
 
 def parse(spec: Mapping[str, Any]) -> dict[str, tuple[Hook, ...]]:
@@ -81,7 +85,7 @@ def run_one(hook: Hook, state: Mapping[str, Any]) -> str:
     """Run a hook; return what went wrong, empty when nothing did."""
     stdin, output = os.memfd_create("state", os.MFD_CLOEXEC), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
-        os.write(stdin, json.dumps(state).encode())
+        os.write(stdin, plainjson.dumps(state).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in ((stdin, 0), (output, 1), (output, 2))]
         try:
@@ -171,7 +175,7 @@ def operations(hooks: Hooks, state: Mapping[str, Any]) -> list[Operation]:
     return found
 
 
-def at_start(hooks: Hooks, state: Mapping[str, Any]) -> "Callable[[], None] | None":
+def at_start(hooks: Hooks, state: Mapping[str, Any]) -> Callable[[], None] | None:
     """Return what runs the startContainer hooks, or None when there are none."""
     entries = hooks.get("startContainer")
     if not entries:

@@ -17,13 +17,13 @@ Without a shim (`kestrel-runtime create`) the creator ends after "ready". Then "
 socket that whoever starts the container connects to, once.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
 from kestrel.base.values import dataclass
@@ -36,6 +36,11 @@ from kestrel.runtime.place import Place
 from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process
 from kestrel.runtime.users import Ids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 FAILED = 126
 CHANGED = tuple(
@@ -61,7 +66,7 @@ class Apart:
     descriptors from 3 on are the program's. Without `keyring` it keeps its creator's session keyring.
     """
 
-    gate: "socket.socket | None" = None
+    gate: socket.socket | None = None
     keyring: bool = True
     preserved: int = 0
 
@@ -77,10 +82,10 @@ class Child:
 
     channel: Channel
     stdio: Stdio
-    joiners: "Sequence[int] | None" = None
-    ids: "Ids | None" = None
+    joiners: Sequence[int] | None = None
+    ids: Ids | None = None
     user_namespace: int = -1
-    apart: "Apart | None" = None
+    apart: Apart | None = None
 
 
 def reset_signals() -> None:
@@ -196,7 +201,7 @@ def seal() -> tuple[object, ...]:
     return taken
 
 
-def enter_joined(task: Process, child: Child, width: int, height: int, warning: "str | None") -> NoReturn:
+def enter_joined(task: Process, child: Child, width: int, height: int, warning: str | None) -> NoReturn:
     """Be a further process of a container whose namespaces have been joined. Never returns."""
     terminal, masters = -1, []
     if task.terminal:
@@ -212,8 +217,8 @@ def finish(
     child: Child,
     terminal: int,
     descriptors: Sequence[int],
-    warnings: Sequence["str | None"],
-    start_hooks: "Callable[[], None] | None" = None,
+    warnings: Sequence[str | None],
+    start_hooks: Callable[[], None] | None = None,
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
     apart = child.apart or Apart()
@@ -248,7 +253,7 @@ def _keep_only(preserved: int) -> None:
         pass
 
 
-def _wait_at(gate: "socket.socket", creator: Channel) -> Channel:
+def _wait_at(gate: socket.socket, creator: Channel) -> Channel:
     """Wait for the one who starts us. The first process of a PID namespace ignores what it does not handle, so that
     until then the usual requests to end need a handler.
     """
@@ -265,7 +270,7 @@ def _end(number: int, _frame: object) -> NoReturn:
 
 
 def _launch(
-    task: Process, path: str, env: "dict[str, str]", preserved: int, start_hooks: "Callable[[], None] | None"
+    task: Process, path: str, env: dict[str, str], preserved: int, start_hooks: Callable[[], None] | None
 ) -> NoReturn:
     if start_hooks is not None:
         start_hooks()

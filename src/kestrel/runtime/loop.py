@@ -4,19 +4,24 @@ The shim cannot afford asyncio (68 ms and several megabytes to import, and threa
 descriptors watched and a few timers.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Callback = Callable[[int], None]
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 PRIORITY = select.EPOLLPRI
 ENDED = select.EPOLLHUP | select.EPOLLERR
-
-Callback = Callable[[int], None]
 
 
 class Timer:

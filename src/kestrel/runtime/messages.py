@@ -5,18 +5,21 @@ A request is `{"id": 7, "do": "create", "with": {...}}`; its answer `{"id": 7, "
 `with` of each request is one of the frozen classes below, by its fields' names. `channel.py` frames them.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from __future__ import annotations
 
+from kestrel.base import plainjson
 from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
 from kestrel.base.values import dataclass, field, fields
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime  # the shim does without it
+    from typing import Any, ClassVar, Self, TypeVar
 
-T = TypeVar("T")
-JSON = dict[str, Any]  # Any: raw JSON
+    T = TypeVar("T")
+    JSON = dict[str, Any]  # Any: raw JSON
+
 
 INHERITED = ("env", "cwd", "user", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj")
 """Members of a container's `process` that a process which joins it has too, unless it says otherwise."""
@@ -80,8 +83,8 @@ class CreateRequest:
     devices: Sequence[JSON] = ()
     uid_mappings: Sequence[JSON] = ()
     gid_mappings: Sequence[JSON] = ()
-    rootfs: "JSON | None" = None
-    log: "JSON | None" = None
+    rootfs: JSON | None = None
+    log: JSON | None = None
     terminal: bool = False
     stdin: bool = False
     stdin_once: bool = False
@@ -96,8 +99,8 @@ class CreateRequest:
         entries = linux.get("namespaces") or ()
         return cls(
             container_id=container_id,
-            spec=json.dumps(spec),
-            process=json.dumps({name: process[name] for name in INHERITED if name in process}),
+            spec=plainjson.dumps(spec),
+            process=plainjson.dumps({name: process[name] for name in INHERITED if name in process}),
             namespaces=[entry.get("type", "") for entry in entries if not entry.get("path")],
             pid_namespace=next((e["path"] for e in entries if e.get("type") == "pid" and e.get("path")), ""),
             resources=linux.get("resources") or {},
@@ -137,7 +140,7 @@ class Exited:
     kind: ClassVar[str] = "exited"
 
     @property
-    def moment(self) -> "datetime":
+    def moment(self) -> datetime:
         """When it ended."""
         return _moment(self.time)
 
@@ -151,7 +154,7 @@ class OutOfMemory:
     kind: ClassVar[str] = "oom"
 
     @property
-    def moment(self) -> "datetime":
+    def moment(self) -> datetime:
         """When it was noticed."""
         return _moment(self.time)
 
@@ -163,13 +166,13 @@ class ContainerStatus:
     container_id: str
     status: str
     pid: int = 0
-    exit_code: "int | None" = None
+    exit_code: int | None = None
     oom: bool = False
     started: float = 0.0
     finished: float = 0.0
 
 
-def _moment(seconds: float) -> "datetime":
+def _moment(seconds: float) -> datetime:
     from datetime import UTC, datetime
 
     return datetime.fromtimestamp(seconds, UTC)

@@ -296,7 +296,7 @@ class MountCgroups(Operation):
                     mounts.attach(mount, target, name=self.destination)
                 return
             writable = self.options.add & ~abi.MOUNT_ATTR_RDONLY
-            tmpfs = mounts.filesystem("tmpfs", {"source": "tmpfs", "mode": "755"}, attributes=writable)
+            tmpfs = mounts.filesystem("tmpfs", [("source", "tmpfs"), ("mode", "755")], attributes=writable)
             with opened(tmpfs):
                 mounts.attach(tmpfs, target, name=self.destination)
                 for name in self.hierarchies:
@@ -314,7 +314,9 @@ class MountCgroups(Operation):
 
     def _mount(self, kind: str, name: str) -> int:
         if not self.group:
-            return mounts.filesystem(kind, dict.fromkeys(name.split(",")) if name else (), attributes=self.options.add)
+            return mounts.filesystem(
+                kind, [(word, None) for word in name.split(",") if word], attributes=self.options.add
+            )
         top = "/".join(("/sys/fs/cgroup", *name.split(",")[:1], self.group)).replace("//", "/")
         mount = mounts.clone(top, recursive=False)
         mounts.set_attributes(mount, add=self.options.add)
@@ -346,7 +348,7 @@ class MaskPath(Operation):
 def _empty(place: Place) -> Cover:
     if place.empty is None:
         attributes = abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NODEV
-        place.empty = Cover(mounts.filesystem("tmpfs", {"size": "0", "nr_inodes": "2"}, attributes=attributes))
+        place.empty = Cover(mounts.filesystem("tmpfs", [("size", "0"), ("nr_inodes", "2")], attributes=attributes))
     return place.empty
 
 

@@ -3,10 +3,14 @@
 `parse` is pure. A word that is none of the spec's goes to the filesystem as data (`size=64m`, `mode=1777`).
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
 from kestrel.base.values import dataclass
 from kestrel.linux import abi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ATIME = abi.MOUNT_ATTR__ATIME
 
@@ -66,7 +70,7 @@ class Options:
     clear_recursive: int = 0
     propagation: int = 0
     propagation_recursive: bool = False
-    data: tuple[tuple[str, "str | None"], ...] = ()
+    data: tuple[tuple[str, str | None], ...] = ()
     copy_up: bool = False
     idmap: str = ""
 

@@ -12,11 +12,11 @@ to see (CVE-2016-9962).
 Only for a process with one thread (research/runtime section 4, row 29).
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
-from collections.abc import Callable
-from typing import NoReturn
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.base.values import dataclass
@@ -28,6 +28,11 @@ from kestrel.runtime.init import Apart, Child, Stdio
 from kestrel.runtime.plan import Plan
 from kestrel.runtime.process import Process, set_oom_score
 from kestrel.runtime.users import Ids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 JOINED = (
     abi.CLONE_NEWNS | abi.CLONE_NEWPID | abi.CLONE_NEWNET | abi.CLONE_NEWIPC | abi.CLONE_NEWUTS | abi.CLONE_NEWCGROUP
@@ -44,7 +49,7 @@ class Started:
 
 
 def create(
-    plan: Plan, group: "Group | None", stdio: Stdio, pid_namespace: int = -1, apart: "Apart | None" = None
+    plan: Plan, group: Group | None, stdio: Stdio, pid_namespace: int = -1, apart: Apart | None = None
 ) -> Started:
     """Start a container's first process; it stops before exec until it is told to go.
 
@@ -69,10 +74,10 @@ def create(
 def begin(
     new: int,
     make: Callable[[Channel], Plan],
-    group: "Group | None",
+    group: Group | None,
     stdio: Stdio,
     pid_namespace: int = -1,
-    ids: "Ids | None" = None,
+    ids: Ids | None = None,
     user_namespace: int = -1,
 ) -> Started:
     """Start a container's first process, which makes its plan itself; `tell_groups` must follow.
@@ -95,7 +100,7 @@ def begin(
     return _start(new, checked, group, child, pid_namespace)
 
 
-def tell_groups(channel: Channel, group: "Group | None") -> None:
+def tell_groups(channel: Channel, group: Group | None) -> None:
     """Let the process that `begin` has started join its groups, and go on. If it has gone, its end tells."""
     joiners = group.joiners() if group is not None else []
     try:
@@ -108,7 +113,7 @@ def tell_groups(channel: Channel, group: "Group | None") -> None:
 def _start(
     new: int,
     make: Callable[[Channel], Plan],
-    group: "Group | None",
+    group: Group | None,
     child: Callable[[Channel], Child],
     pid_namespace: int,
 ) -> Started:
@@ -142,7 +147,7 @@ def _at_another_time(plan: Plan, start: Callable[[int], Started]) -> Started:
             syscalls.setns(own.fileno(), abi.CLONE_NEWTIME)
 
 
-def _clone(flags: int, group: "Group | None", pid_namespace: int) -> tuple[int, int]:
+def _clone(flags: int, group: Group | None, pid_namespace: int) -> tuple[int, int]:
     """clone3(2), into the group where the kernel can do that, and into another PID namespace when asked."""
     directory = group.directory() if group is not None else -1
     if pid_namespace >= 0:
@@ -164,11 +169,11 @@ def _back_to_own_pid_namespace() -> None:
 def join(
     target: int,
     make: Callable[[], Process],
-    group: "Group | None",
+    group: Group | None,
     stdio: Stdio,
     size: tuple[int, int] = (0, 0),
-    apart: "Apart | None" = None,
-    ids: "Ids | None" = None,
+    apart: Apart | None = None,
+    ids: Ids | None = None,
 ) -> Started:
     """Start another process in the container whose first process is behind the pidfd `target`.
 

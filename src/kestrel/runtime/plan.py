@@ -9,9 +9,9 @@ creates the container and inherited by init through fork, so nothing is serialis
 and then the process (`process.py`).
 """
 
+from __future__ import annotations
+
 import errno
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.base.values import dataclass, replace
@@ -23,6 +23,11 @@ from kestrel.runtime.place import Operation
 from kestrel.runtime.process import Filter, Process
 from kestrel.runtime.process import parse as parse_process
 from kestrel.runtime.users import Ids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 KINDS = {
     "mount": abi.CLONE_NEWNS,
@@ -61,8 +66,8 @@ class Plan:
     joined: tuple[tuple[int, str], ...]
     operations: tuple[Operation, ...]
     process: Process
-    ids: "Ids | None" = None
-    start_hooks: "Callable[[], None] | None" = None
+    ids: Ids | None = None
+    start_hooks: Callable[[], None] | None = None
     time_offsets: tuple[tuple[str, int, int], ...] = ()
 
     def describe(self) -> list[str]:
@@ -80,14 +85,14 @@ class Plan:
 
 def build(
     spec: Mapping[str, Any],
-    rootfs: "Rootfs | None" = None,
+    rootfs: Rootfs | None = None,
     *,
-    seccomp: "Filter | None" = None,
+    seccomp: Filter | None = None,
     cgroup_version: int = 2,
     cgroup_hierarchies: Sequence[str] = (),
     size: tuple[int, int] = (0, 0),
     sandbox: frozenset[str] = frozenset(),
-    state: "Mapping[str, Any] | None" = None,
+    state: Mapping[str, Any] | None = None,
     pivot: bool = True,
     cgroup: str = "",
 ) -> Plan:
@@ -162,7 +167,7 @@ def _source(bind: op.MountBind, entry: Mapping[str, Any]) -> op.TakeSource:
 
 
 def _mounts(
-    entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str, ids: "Ids | None"
+    entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str, ids: Ids | None
 ) -> list[Operation]:
     found: list[Operation] = []
     for index, entry in enumerate(entries):
@@ -193,7 +198,7 @@ def absolute(path: str) -> str:
 
 
 def _devices(
-    spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int], ids: "Ids | None"
+    spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int], ids: Ids | None
 ) -> list[Operation]:
     """A container with /dev of its own gets its devices and links; one that was given the host's is left alone."""
     mounts = spec.get("mounts") or ()

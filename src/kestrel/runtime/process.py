@@ -16,16 +16,21 @@ No name is looked up: numbers only. /etc/passwd of an image is a stranger's file
 would load its NSS modules (CVE-2019-14271).
 """
 
+from __future__ import annotations
+
 import os
 import resource
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass, field
 from kestrel.linux import abi, capabilities, lsm, syscalls
 from kestrel.runtime import scheduling
 from kestrel.runtime.scheduling import Scheduling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ID = 2**32 - 2
@@ -59,19 +64,17 @@ class Process:
     ambient: int = 0
     rlimits: tuple[tuple[int, int, int], ...] = ()
     no_new_privileges: bool = False
-    oom_score_adj: "int | None" = None
-    filter: "Filter | None" = None
-    scheduling: "Scheduling | None" = None
+    oom_score_adj: int | None = None
+    filter: Filter | None = None
+    scheduling: Scheduling | None = None
     apparmor: str = ""
     selinux: str = ""
-    cpus: "tuple[frozenset[int] | None, frozenset[int] | None]" = (None, None)
+    cpus: tuple[frozenset[int] | None, frozenset[int] | None] = (None, None)
     """Where a joining process runs: at first, and in the end (`execCPUAffinity`)."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
 
-def parse(
-    process: Mapping[str, Any], seccomp: "Filter | None" = None, linux: "Mapping[str, Any] | None" = None
-) -> Process:
+def parse(process: Mapping[str, Any], seccomp: Filter | None = None, linux: Mapping[str, Any] | None = None) -> Process:
     """Return the process a spec describes. Raises InvalidArgument naming the member that is wrong.
 
     `linux` is that member of the spec, for its `personality`.
@@ -109,7 +112,7 @@ def parse(
     )
 
 
-def _cpus(given: Mapping[str, str]) -> "tuple[frozenset[int] | None, frozenset[int] | None]":
+def _cpus(given: Mapping[str, str]) -> tuple[frozenset[int] | None, frozenset[int] | None]:
     return scheduling.cpus(given.get("initial") or ""), scheduling.cpus(given.get("final") or "")
 
 
@@ -205,7 +208,7 @@ def install_late(process: Process) -> None:
         syscalls.seccomp_filter(process.filter.program, process.filter.flags)
 
 
-def set_oom_score(value: int) -> "str | None":
+def set_oom_score(value: int) -> str | None:
     """Write our own OOM score; lowering it needs CAP_SYS_RESOURCE. Returns a warning when that was refused.
 
     Called before the container's root is entered, so that /proc is the host's or a fresh one of ours.

@@ -1,10 +1,14 @@
 """The spec's `linux.resources` as limits and device rules for `linux.cgroups`. Pure."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux.cgroups import DeviceRule, Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 DEFAULT_DEVICES = (
     *(DeviceRule(allow=True, kind="c", major=1, minor=minor) for minor in (3, 5, 7, 8, 9)),
@@ -67,7 +71,7 @@ def _block(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def device_rules(
     resources: Mapping[str, Any], devices: Sequence[Mapping[str, Any]] = ()
-) -> "tuple[DeviceRule, ...] | None":
+) -> tuple[DeviceRule, ...] | None:
     """Return the device rules: the spec's, the defaults, and the container's own devices; None when all is allowed."""
     entries = resources.get("devices") or ()
     rules = [_rule(entry) for entry in entries]
@@ -87,7 +91,7 @@ def _rule(entry: Mapping[str, Any]) -> DeviceRule:
     if kind not in ("a", "b", "c", "u") or set(access) - set("rwm"):
         raise InvalidArgument(f"device rule {dict(entry)!r} has an unknown type or access")
 
-    def number(name: str) -> "int | None":
+    def number(name: str) -> int | None:
         value = entry.get(name)
         return None if value is None or value < 0 else int(value)
 

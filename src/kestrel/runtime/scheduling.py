@@ -3,13 +3,18 @@
 `parse` is pure; `apply` is carried out by the process itself while it still may.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping
-from typing import Any
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 POLICIES = {
     "SCHED_OTHER": 0,
@@ -37,15 +42,15 @@ DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}  # linux/personality.h
 class Scheduling:
     """What was asked; None leaves something as it is. Times in nanoseconds (`man 2 sched_setattr`)."""
 
-    policy: "int | None" = None
+    policy: int | None = None
     flags: int = 0
     nice: int = 0
     priority: int = 0
     runtime: int = 0
     deadline: int = 0
     period: int = 0
-    io: "int | None" = None
-    personality: "int | None" = None
+    io: int | None = None
+    personality: int | None = None
 
     def apply(self) -> None:
         """Ask the kernel. Raises OSError."""
@@ -58,7 +63,7 @@ class Scheduling:
             syscalls.personality(self.personality)
 
 
-def parse(process: Mapping[str, Any], linux: Mapping[str, Any]) -> "Scheduling | None":
+def parse(process: Mapping[str, Any], linux: Mapping[str, Any]) -> Scheduling | None:
     """Return what a spec asks for, None when it asks for nothing. Raises InvalidArgument."""
     scheduler, io, personality = process.get("scheduler"), process.get("ioPriority"), linux.get("personality")
     if not (scheduler or io or personality):
@@ -92,7 +97,7 @@ def _word(table: Mapping[str, int], name: object, what: str) -> int:
     return table[name]
 
 
-def cpus(text: str) -> "frozenset[int] | None":
+def cpus(text: str) -> frozenset[int] | None:
     """Return the CPUs of a list such as `0-3,7`; None for an empty one."""
     found: set[int] = set()
     for part in text.split(","):
@@ -105,7 +110,7 @@ def cpus(text: str) -> "frozenset[int] | None":
     return frozenset(found) or None
 
 
-def move(wanted: "frozenset[int] | None") -> None:
+def move(wanted: frozenset[int] | None) -> None:
     """Run on these CPUs from now on."""
     if wanted:
         os.sched_setaffinity(0, wanted)

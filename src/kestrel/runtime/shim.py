@@ -9,6 +9,8 @@ being cloned, and a port of the sandbox is dialled by just connecting. A shared 
 sleeps and reaps.
 """
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import os
@@ -16,8 +18,6 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
 
 from kestrel.base.errors import (
     AlreadyExists,
@@ -48,6 +48,11 @@ from kestrel.runtime.messages import (
 from kestrel.runtime.place import Place
 from kestrel.runtime.process import set_oom_score
 from kestrel.runtime.users import Ids
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
 
 LOG = "shim.log"
 UNPRIVILEGED = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
@@ -196,7 +201,7 @@ class Shim:
         """Serve until shut down."""
         self._loop.run()
 
-    def _user_namespace(self, ids: "Ids | None") -> int:
+    def _user_namespace(self, ids: Ids | None) -> int:
         """Return the user namespace of these ids, which containers of the sandbox share; -1 for none."""
         if ids is None:
             return -1
@@ -234,7 +239,7 @@ class Shim:
             sys.excepthook(type(error), error, error.__traceback__)
             client.fail(identifier, error)
 
-    def _tell(self, name: str, event: "Exited | OutOfMemory") -> None:
+    def _tell(self, name: str, event: Exited | OutOfMemory) -> None:
         for client in list(self._clients):
             client.send({"event": name, **to_json(event)})
 
@@ -261,7 +266,7 @@ class Shim:
         name = request.container_id
         container = Container(request, self._around)
 
-        def reply(result: "dict[str, Any] | None", error: "BaseException | None") -> None:
+        def reply(result: dict[str, Any] | None, error: BaseException | None) -> None:
             if error is None:
                 client.answer(identifier, result)
             else:
@@ -327,7 +332,7 @@ class Shim:
         number = self._next_exec
         self._next_exec += 1
 
-        def reply(result: "dict[str, Any] | None", error: "BaseException | None", descriptors: list[int]) -> None:
+        def reply(result: dict[str, Any] | None, error: BaseException | None, descriptors: list[int]) -> None:
             if error is not None:
                 self._execs.pop(number, None)
                 client.fail(identifier, error)
@@ -459,7 +464,7 @@ class Shim:
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
-def _hierarchy() -> "cgroups.Hierarchy | None":
+def _hierarchy() -> cgroups.Hierarchy | None:
     try:
         return cgroups.detect()
     except OSError as error:

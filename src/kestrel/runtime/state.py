@@ -13,6 +13,7 @@ death of any process, and no container survives that of the machine, after which
 
 import os
 
+from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition
 
 TYPE_CHECKING = False  # the states are for commands too, which load as little as they can
@@ -59,7 +60,6 @@ EXITS = "exits"
 
 def write_exit(directory: str, exited: "Exited") -> None:
     """Record an end; whoever looks from now on finds it."""
-    import json
 
     folder = f"{directory}/{EXITS}"
     try:
@@ -70,7 +70,7 @@ def write_exit(directory: str, exited: "Exited") -> None:
     path, temporary = f"{folder}/{exited.container_id}", f"{folder}/.{exited.container_id}"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(body).encode())
+        os.write(fd, plainjson.dumps(body).encode())
     finally:
         os.close(fd)
     os.replace(temporary, path)
@@ -78,13 +78,12 @@ def write_exit(directory: str, exited: "Exited") -> None:
 
 def read_exit(directory: "str | os.PathLike[str]", container_id: str) -> "Exited | None":
     """Return how a container ended, or None when it is not known to have."""
-    import json
 
     from kestrel.runtime.messages import Exited
 
     try:
         with open(f"{os.fspath(directory)}/{EXITS}/{container_id}", encoding="utf-8") as file:
-            body = json.load(file)
+            body = plainjson.loads(file.read())
     except FileNotFoundError:
         return None
     return Exited(container_id=container_id, **body)

@@ -7,13 +7,18 @@ An attacher that reads too slowly is cut off at a bound, so that the container n
 for as `lossless` makes the container wait instead, as a pipe would, until it reads on or goes away.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import struct
-from collections.abc import Callable
 
 from kestrel.runtime import loop
 from kestrel.runtime.log import LogWriter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADER = struct.Struct("!BI")
 CHUNK = 65536
@@ -26,7 +31,7 @@ class Attacher:
     """One who watches a container's output and may write its input."""
 
     def __init__(
-        self, streams: "Streams", sock: socket.socket, *, outputs: frozenset[str], stdin: bool, lossless: bool
+        self, streams: Streams, sock: socket.socket, *, outputs: frozenset[str], stdin: bool, lossless: bool
     ) -> None:
         self._streams = streams
         self._socket = sock
@@ -124,7 +129,7 @@ class Streams:
     def __init__(
         self,
         events: loop.Loop,
-        log: "LogWriter | None",
+        log: LogWriter | None,
         *,
         outputs: dict[str, int],
         stdin: int = -1,
@@ -153,7 +158,7 @@ class Streams:
         return self._stdin if self._terminal else -1
 
     @property
-    def log(self) -> "LogWriter | None":
+    def log(self) -> LogWriter | None:
         """The container's log."""
         return self._log
 

@@ -11,9 +11,9 @@ Layers and volumes are id-mapped where they are mounted, so nothing is ever chan
 way belong to the container's root because the maker's filesystem ids are its (`ActAsOwner`).
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass, replace
@@ -21,6 +21,11 @@ from kestrel.linux import syscalls, user_namespaces
 from kestrel.linux.user_namespaces import Range
 from kestrel.runtime.options import Options
 from kestrel.runtime.place import Operation, Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 LIMIT = 340  # lines the kernel takes in a map (`man 7 user_namespaces`)
 
@@ -59,7 +64,7 @@ def _outside(ranges: tuple[Range, ...], inside: int, what: str) -> int:
     )
 
 
-def parse(linux: Mapping[str, Any]) -> "Ids | None":
+def parse(linux: Mapping[str, Any]) -> Ids | None:
     """Return the ids of a spec's `linux`; None without a user namespace of its own. Raises InvalidArgument."""
     own = any(entry.get("type") == "user" and not entry.get("path") for entry in linux.get("namespaces") or ())
     if not own:
@@ -84,7 +89,7 @@ def _ranges(entries: Sequence[Mapping[str, Any]], name: str) -> tuple[Range, ...
     return tuple(found)
 
 
-def translated(kind: str, options: Options, ids: "Ids | None") -> Options:
+def translated(kind: str, options: Options, ids: Ids | None) -> Options:
     """Return a mount's options with the container's ids in them as the host's, since the host's root mounts it."""
     if ids is None or kind not in ("tmpfs", "devpts"):
         return options

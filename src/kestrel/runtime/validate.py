@@ -5,10 +5,14 @@ words. Anything that is not carried out is refused rather than ignored: a limit 
 nothing is worse than an error.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 NAMESPACES = frozenset(("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time"))
 

@@ -6,8 +6,9 @@ What only some commands need is imported by them: `state` is asked more often th
 import os
 import sys
 
+from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
-from kestrel.runtime import bundles, plainjson, state
+from kestrel.runtime import bundles, state
 from kestrel.runtime.arguments import Options
 from kestrel.runtime.bundles import Record
 

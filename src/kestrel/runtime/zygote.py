@@ -9,13 +9,13 @@ same file seen through a detached, read-only overlay mount: /proc/self/exe of an
 container, ends in "read-only file system" (CVE-2019-5736). The process is not dumpable, nor are its forks.
 """
 
+from __future__ import annotations
+
 import gc
 import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from typing import NoReturn
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.linux import abi, mounts, seccomp, syscalls
@@ -25,11 +25,16 @@ from kestrel.oci.runtime_seccomp import seccomp_for
 from kestrel.runtime import channel
 from kestrel.runtime.messages import SandboxRequest, error_to_json, from_json
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
 # Behind the standard library: nothing that is installed beside us may stand in for a part of it.
 PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kestrel.runtime.zygote import main; main(sys.argv[2:])"
 
 
-def spawn(run_directory: str, *, environment: "Mapping[str, str] | None" = None) -> tuple[int, socket.socket]:
+def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -> tuple[int, socket.socket]:
     """Start a zygote; return its pid and the socket it listens to. Closing the socket ends it.
 
     `run_directory` holds what is cached (compiled seccomp filters). Called by the daemon; forks nothing itself.
@@ -37,7 +42,7 @@ def spawn(run_directory: str, *, environment: "Mapping[str, str] | None" = None)
     ours, theirs = channel.pair()
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     # -I -S: nothing of the environment, no site packages; the arguments say all. -X utf8: whatever the locale is.
-    arguments = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", PROGRAM, source, "3", run_directory]
+    arguments = [sys.executable, "-I", "-S", "-X", "utf8", "-c", PROGRAM, source, "3", run_directory]
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     actions: list[tuple[int, ...]] = [
         (os.POSIX_SPAWN_DUP2, null, 0),

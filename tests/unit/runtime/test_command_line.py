@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kestrel.base import plainjson
 from kestrel.base.errors import AlreadyExists, InvalidArgument, NotFound
-from kestrel.runtime import arguments, bundles, figures, hooks, joining, plainjson, scheduling, verbs
+from kestrel.runtime import arguments, bundles, figures, hooks, joining, scheduling, verbs
 from kestrel.runtime.bundles import Record
 
 KNOWN = {"bundle,b": "text", "force,f": "switch", "preserve-fds": "number", "env,e": "list"}

@@ -1,11 +1,16 @@
 """Control files and directories: reading, writing, walking and removing them, the same for both versions."""
 
+from __future__ import annotations
+
 import errno
 import os
 import signal
-from collections.abc import Sequence
 
 from kestrel.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def write(path: str, value: str) -> None:

@@ -1,12 +1,17 @@
 """Control groups, version 1: a hierarchy per controller (Documentation/admin-guide/cgroup-v1)."""
 
+from __future__ import annotations
+
 import errno
 import os
 import time
-from collections.abc import Sequence
 
 from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
 from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WANTED = ("devices", "memory", "pids", "cpu", "cpuacct", "freezer")
 """Controllers of version 1 that every group gets; cpuset, blkio and hugetlb only when a limit asks for them."""

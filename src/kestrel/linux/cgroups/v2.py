@@ -7,15 +7,20 @@ A group either has processes or hands controllers down ("no internal processes")
 both. Where the root we see is another group, as in a container, its processes are moved into a leaf of it first.
 """
 
+from __future__ import annotations
+
 import errno
 import math
 import os
 import time
-from collections.abc import Sequence
 
 from kestrel.base.values import replace
 from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
 from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LEAF = "init"
 """Where processes of the root go when it must be empty."""

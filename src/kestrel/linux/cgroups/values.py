@@ -3,11 +3,18 @@
 `Hierarchy` and `Group` say what version 1 (`v1.py`) and version 2 (`v2.py`) both do.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from kestrel.base.values import dataclass, field
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,51 +100,39 @@ class Group(Protocol):
 
     def joiners(self) -> list[int]:
         """Descriptors the child writes b"0" to, to join; the caller closes them. Empty on version 2."""
-        ...
 
     def directory(self) -> int:
         """A descriptor for CLONE_INTO_CGROUP, which the caller closes; -1 on version 1."""
-        ...
 
     def attach(self, pid: int) -> None:
         """Move a running process in. Slow on version 1."""
-        ...
 
     def limit(self, limits: Limits) -> None:
         """Write limits. Raises OSError naming the file the kernel refused, or that no controller has it."""
-        ...
 
     def devices(self, rules: Sequence[DeviceRule]) -> None:
         """Replace the device rules, in order, the last match winning. Denies everything before the first."""
-        ...
 
     def stats(self) -> Stats:
         """Return the current numbers."""
-        ...
 
     def freeze(self, frozen: bool) -> None:
         """Stop or go on with all processes; returns when it is so (waits at most a second)."""
-        ...
 
     def pids(self) -> list[int]:
         """Return the processes in this group and below."""
-        ...
 
     def kill(self) -> bool:
         """Send SIGKILL to every process; True when there was none."""
-        ...
 
     def oom_kills(self) -> int:
         """Return how often the kernel killed for memory here; 0 where that is not counted."""
-        ...
 
     def oom_watch(self) -> OomWatch | None:
         """Return what becomes ready at OOM; None where nothing does."""
-        ...
 
     def remove(self) -> None:
         """Remove the group and the empty ones below it; absent ones are fine. Raises OSError EBUSY while in use."""
-        ...
 
 
 class Hierarchy(Protocol):
@@ -148,16 +143,12 @@ class Hierarchy(Protocol):
 
     def create(self, path: str, limits: Limits | None = None) -> Group:
         """Make the group (and its parents) and return it; `limits` tells which optional controllers it needs."""
-        ...
 
     def group(self, path: str) -> Group:
         """Return a group that was made before."""
-        ...
 
     def children(self, path: str) -> list[str]:
         """Return the paths of the groups right below `path`."""
-        ...
 
     def hierarchies(self, limits: Limits | None = None) -> tuple[str, ...]:
         """Return version 1's hierarchies that a group with such limits is in (`cpu,cpuacct`); empty on version 2."""
-        ...

@@ -42,9 +42,9 @@ def _unknown(value: object) -> str:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def dumps(value: object) -> str:
+def dumps(value: object, *, sort_keys: bool = False) -> str:
     """Return a value as one line."""
-    encode = make_encoder({}, _unknown, encode_basestring_ascii, None, ": ", ", ", False, False, False)
+    encode = make_encoder({}, _unknown, encode_basestring_ascii, None, ": ", ", ", sort_keys, False, False)
     return "".join(encode(value, 0))
 
 

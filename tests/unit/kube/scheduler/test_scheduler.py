@@ -73,8 +73,9 @@ async def test_a_pod_is_bound_and_an_event_says_so(world):
     await world.node()
     await world.pod("a")
     assert await world.bound("a") == "n1"
-    await world.scheduler.settled()
-    events = (await world.client.list("events", "default")).items
+    async with asyncio.timeout(3):
+        while not (events := (await world.client.list("events", "default")).items):  # told after the binding is seen
+            await world.scheduler.settled()
     assert [event["message"] for event in events] == ["Successfully assigned default/a to n1"]
 
 

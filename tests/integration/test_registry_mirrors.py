@@ -1,5 +1,6 @@
 """A registry with mirrors before it, all on loopback: who is asked, and who answers when one cannot."""
 
+import asyncio
 import contextlib
 import io
 import os
@@ -38,6 +39,11 @@ class Watched:
     headers: list[str] = field(default_factory=list)
     broken: int = 0
     """The status it answers everything with instead, if any."""
+    ranges: list[str] = field(default_factory=list)
+    whole: bool = False
+    """Whether it knows nothing of ranges."""
+    refused: str = "nothing"
+    """Ranges that begin so are not found."""
 
     @property
     def content(self) -> list[str]:
@@ -54,8 +60,12 @@ async def registry(root: Path) -> AsyncIterator[Watched]:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         watched.asked.append(f"{request.method} {request.path_qs}")
         watched.headers.append(request.headers.get("X-Team", ""))
-        if watched.broken:
-            return web.Response(status=watched.broken)
+        wanted = request.headers.get("Range", "")
+        watched.ranges += [wanted.removeprefix("bytes=")] if wanted else []
+        if watched.broken or wanted.startswith(watched.refused):
+            return web.Response(status=watched.broken or 404)
+        if watched.whole:
+            request = request.clone(headers={k: v for k, v in request.headers.items() if k != "Range"})
         return await served.handle(request)
 
     async with Server(handle, [Tcp()]) as server:
@@ -185,3 +195,40 @@ async def test_podman_s_location_is_where_an_image_is_found(etc: Path, mirror: W
         await push(who, "reg.invalid/team/app:1")
         assert await pull(who, "reg.invalid/team/app:1") == LAYER
         assert await who.tags(Reference.parse(f"{mirror.address}/copies/of/app")) == ["1"]
+
+
+@pytest.fixture
+async def elsewhere(etc: Path, origin: Watched) -> str:
+    """The name of a registry that is not this machine's, though what answers for it is."""
+    path = etc / "containers/registries.conf"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'[[registry]]\nprefix = "reg.invalid"\nlocation = "{origin.address}"\n')
+    async with client(etc) as who:
+        await push(who, "reg.invalid/team/app:1")
+    return "reg.invalid/team/app:1"
+
+
+async def test_a_large_blob_travels_in_parts_and_arrives_in_order(etc: Path, origin: Watched, elsewhere: str) -> None:
+    async with Client.open(Settings(etc=etc, part=70_000)) as who:
+        assert await pull(who, elsewhere) == LAYER
+        assert origin.ranges == ["0-69999", "70000-139999", "140000-209999", "210000-279999", "280000-"]
+        origin.ranges.clear()
+        blob = Descriptor.of(media_types.OCI_LAYER, LAYER)
+        rest = who.blob(Reference.parse(elsewhere), blob, 100_000)
+        assert b"".join([piece async for piece in rest]) == LAYER[100_000:]
+        assert origin.ranges[0] == "100000-169999"
+
+
+async def test_a_registry_that_knows_no_parts_sends_the_blob_once(etc: Path, origin: Watched, elsewhere: str) -> None:
+    origin.whole = True
+    async with Client.open(Settings(etc=etc, part=70_000)) as who:
+        assert await pull(who, elsewhere) == LAYER
+        assert sum("/blobs/" in line and line.startswith("GET") for line in origin.asked) == 1
+
+
+async def test_a_part_that_never_comes_ends_the_others(etc: Path, origin: Watched, elsewhere: str) -> None:
+    origin.refused = "bytes=210000-"
+    async with Client.open(Settings(etc=etc, part=70_000, attempts=1)) as who:
+        with pytest.raises(NotFound):
+            await pull(who, elsewhere)
+    assert not [task for task in asyncio.all_tasks() if "_collect" in str(task.get_coro())]

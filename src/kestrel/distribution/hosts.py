@@ -49,6 +49,8 @@ class Settings:
     """The first pause between two attempts; it doubles, and jitter makes it shorter."""
     longest_wait_seconds: float = 60.0
     """The most that one pause may take; a registry that asks for more (Retry-After) is reported instead."""
+    part: int = 4 << 20
+    """Bytes that one of several requests for a blob asks for; up to four such parts wait in memory."""
     chunk: int = 0
     """Bytes of one PATCH when uploading; 0 sends a blob in one PUT, which every registry takes and most do best."""
 

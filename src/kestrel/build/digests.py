@@ -3,7 +3,8 @@
 A file is taken for unchanged while device, inode, size, modification time and change time are the same. The change
 time cannot be set by hand, so `touch -d` does not fool it. A file that changed within the last moments is not
 remembered: a second write could fall into the same tick of the clock ("racy git" is the same problem,
-https://git-scm.com/docs/racy-git).
+https://git-scm.com/docs/racy-git). Nor is one in a stage's root: that is a mount whose device number the next mount
+gets again, with inodes numbered alike and times all clamped to one.
 """
 
 import hashlib
@@ -26,8 +27,11 @@ CREATE TABLE build_file (
 ) WITHOUT ROWID
 """
 }
+RACY_NS: Final = 50_000_000
+KEPT_FILE: Final = 1 << 16
+KEPT: Final = 64 << 20
+"""Files up to so many bytes, and so many bytes of them, stay in memory once read: copying them needs no second read."""
 _BATCH = 800  # SQLite takes at least 999 parameters
-_RACY_NS = 50_000_000
 _PIECE = 1 << 20
 
 
@@ -38,13 +42,14 @@ class FileDigests:
         self._database = database
         database.migrate(MIGRATIONS)
 
-    def of(self, tree: Tree, source: Source) -> dict[str, bytes]:
+    def of(self, tree: Tree, source: Source, kept: "dict[str, bytes] | None" = None) -> dict[str, bytes]:
         """Return the SHA-256 of each regular file of a selection, by its path in it.
 
-        Raises Conflict when a file changes while it is read.
+        What had to be read goes into `kept` as well, as far as it is small. Raises Conflict when a file changes while
+        it is read.
         """
         files = [entry for entry in source.entries if entry.kind == FILE]
-        known = self._lookup(files)
+        known = self._lookup(files) if tree.lasting else {}
         found: dict[str, bytes] = {}
         unknown: list[Entry] = []
         for entry in files:
@@ -55,10 +60,18 @@ class FileDigests:
                 unknown.append(entry)
         if unknown:
             now = time.time_ns()
+            room = KEPT if kept is not None else 0
             with tree.opened(source) as reader:
                 for entry in unknown:
-                    found[entry.path] = digest_file(reader.open(entry.path), entry, source)
-            self._remember(((e, found[e.path]) for e in unknown), now)
+                    fd = reader.open(entry.path)
+                    if kept is None or entry.size > min(room, KEPT_FILE):
+                        found[entry.path] = digest_file(fd, entry, source)
+                        continue
+                    data = kept[entry.path] = _small(fd, entry, source)
+                    found[entry.path] = hashlib.sha256(data).digest()
+                    room -= entry.size
+            if tree.lasting:
+                self._remember(((e, found[e.path]) for e in unknown), now)
         return found
 
     def forget_unused(self, days: int = 30) -> int:
@@ -87,7 +100,7 @@ class FileDigests:
         rows = [
             (_signed(e.inode[0]), _signed(e.inode[1]), e.size, *e.stamps, digest, moment)
             for e, digest in digested
-            if e.stamps[1] < before - _RACY_NS
+            if e.stamps[1] < before - RACY_NS
         ]
         if rows:
             with self._database.transaction() as connection:
@@ -114,11 +127,27 @@ def digest_file(fd: int, entry: Entry, source: Source) -> bytes:
         os.close(fd)
 
 
+def _small(fd: int, entry: Entry, source: Source) -> bytes:
+    """Return what an open file holds and close it. Raises Conflict when it is no longer what `entry` says."""
+    try:
+        data = os.read(fd, entry.size + 1)
+        check_unchanged(fd, entry, source)
+        if len(data) != entry.size:
+            raise _changed(entry, source)
+        return data
+    finally:
+        os.close(fd)
+
+
 def check_unchanged(fd: int, entry: Entry, source: Source) -> None:
     """Raise Conflict when an open file is not the one that was looked at."""
     status = os.fstat(fd)
     if (status.st_size, status.st_mtime_ns, status.st_ctime_ns) != (entry.size, *entry.stamps):
-        raise Conflict(
-            f"`{os.path.join(source.path, entry.path).rstrip('/')}` changed while it was read",
-            hint="build again when nothing writes to it",
-        )
+        raise _changed(entry, source)
+
+
+def _changed(entry: Entry, source: Source) -> Conflict:
+    return Conflict(
+        f"`{os.path.join(source.path, entry.path).rstrip('/')}` changed while it was read",
+        hint="build again when nothing writes to it",
+    )

@@ -2,18 +2,24 @@
 
 What a writable root on the layers below would have become is worked out here: the directories on the way (with what
 they are below, or new), the files, in the order and with the headers that `archive.diff` would have found in the
-upper directory, so the same input has the same digest whichever way it went. Ten thousand small files cost one open,
-one read and one header each.
+upper directory, so the same input has the same digest whichever way it went.
+
+Of ten thousand small files most are not opened: what was read to find out the key is still in memory, and what did not
+change since this place in the Dockerfile was built last is in the layer that was left then (`Donor`).
 
 Archives to be unpacked are not for this: `compose` then says so, and the writable root does it.
 """
 
+import hashlib
+import mmap
 import os
 import posixpath
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
 
 from kestrel.archive.diff import layer_xattrs
 from kestrel.archive.entries import BLOCK, Kind
@@ -29,6 +35,8 @@ from kestrel.build.tree import CHARACTER, DIRECTORY, FIFO, FILE, LINK, Entry, Re
 from kestrel.linux import mounts
 
 _PIECE = 1 << 20
+_DONATED = 1 << 24
+"""Bytes of the largest file that is taken from an earlier layer: it is held in memory."""
 _KINDS = {
     FILE: Kind.FILE,
     DIRECTORY: Kind.DIRECTORY,
@@ -58,11 +66,13 @@ class Item:
 
 @dataclass(slots=True)
 class _From:
-    """A selection that files are read from."""
+    """A selection that files are read from, the digests of its files, and the bytes of some, by path."""
 
     tree: Tree
     source: Source
     reader: Reader
+    digests: Mapping[str, bytes] = field(default_factory=dict)
+    kept: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Composer:
@@ -246,12 +256,53 @@ class Composer:
         )
 
 
-class TarOf:
-    """Writes items as the tar of a layer."""
+class Donor:
+    """The plain tar of an earlier layer: a member with the very same header is taken from it if its bytes are right."""
 
-    def __init__(self, items: Mapping[str, Item], sink: Sink) -> None:
+    def __init__(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            self._tar = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._members = self._list()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tar.close()
+
+    def content(self, head: bytes, size: int, digest: bytes) -> bytes | None:
+        """Return the bytes behind a header, None when there are none with that digest."""
+        at = self._members.get(head)
+        if at is None:
+            return None
+        data = self._tar[at : at + size]
+        return data if hashlib.sha256(data).digest() == digest else None
+
+    def _list(self) -> dict[bytes, int]:
+        """Find the small plain members; whatever else is there is stepped over, or ends the list."""
+        found: dict[bytes, int] = {}
+        at, tar, end = 0, self._tar, len(self._tar) - BLOCK
+        while at <= end:
+            head = tar[at : at + BLOCK]
+            size = head[124:135]
+            if head[257:262] != b"ustar" or not size.isdigit():
+                break
+            at += BLOCK
+            length = int(size, 8)
+            if 0 < length <= _DONATED:
+                found[head] = at
+            at += length + (-length % BLOCK)
+        return found
+
+
+class TarOf:
+    """Writes items as the tar of a layer; `members` are what a reader of it would find."""
+
+    def __init__(self, items: Mapping[str, Item], sink: Sink, donor: Donor | None = None) -> None:
         self._items = items
         self._sink = sink
+        self._donor = donor
+        self.members: list[Member] = []
         self._pending = bytearray()
         self._headers: dict[tuple[int, int, int, int], tuple[bytes, bytes, int]] = {}
         self._first: dict[tuple[int, int, int], str] = {}
@@ -265,14 +316,17 @@ class TarOf:
         self._flush()
 
     def _add(self, path: str, item: Item) -> None:
-        if item.kind == FILE and item.size and item.origin is not None and not self._again(path, item):
-            self._take(self._header(path, item))
-            self._file(*item.origin)
+        if item.kind == FILE and self._again(path, item):
+            return
+        head = self._header(path, item)
+        self._take(head)
+        self.members.append(self._member(path, item, offset=self.size))
+        if item.kind == FILE and item.size:
+            if item.origin is None:
+                self._take(item.data)
+            else:
+                self._content(head, *item.origin)
             self._take(bytes(-item.size % BLOCK))
-        elif item.kind != FILE or not self._again(path, item):
-            self._take(self._header(path, item))
-            if item.data:
-                self._take(item.data + bytes(-item.size % BLOCK))
 
     def _again(self, path: str, item: Item) -> bool:
         """Write another name of a file that is there already as a link to it."""
@@ -283,20 +337,25 @@ class TarOf:
         if first == path:
             return False
         link = replace(item, link=first, size=0, xattrs=())
-        self._take(header(self._member(path, link, Kind.HARDLINK)))
+        member = self._member(path, link, Kind.HARDLINK)
+        self._take(header(member))
+        self.members.append(member)
         return True
 
     @staticmethod
-    def _member(path: str, item: Item, kind: Kind | None = None) -> Member:
+    def _member(path: str, item: Item, kind: Kind | None = None, offset: int = 0) -> Member:
         device = item.device if item.kind in (CHARACTER, BLOCK_DEVICE) else 0
+        size = item.size if item.kind == FILE else 0
         return Member(
             name=path,
             kind=kind or _KINDS[item.kind],
             mode=item.mode,
             uid=item.uid,
             gid=item.gid,
-            size=item.size if item.kind == FILE else 0,
-            mtime=item.mtime,
+            size=size,
+            stored=size,
+            offset=offset,
+            mtime=item.mtime - item.mtime % 1_000_000_000,  # a header has no less
             link=item.link,
             major=os.major(device),
             minor=os.minor(device),
@@ -315,6 +374,15 @@ class TarOf:
         size = b"%011o\0" % item.size
         total += sum(name) + sum(size)
         return b"%s%s%s%s%06o\0 %s" % (name.ljust(100, b"\0"), middle[:24], size, middle[24:], total, tail)
+
+    def _content(self, head: bytes, origin: _From, entry: Entry) -> None:
+        data = origin.kept.get(entry.path)
+        if data is None and self._donor is not None and entry.path in origin.digests:
+            data = self._donor.content(head, entry.size, origin.digests[entry.path])
+        if data is None:
+            self._file(origin, entry)
+        else:
+            self._take(data)
 
     def _file(self, origin: _From, entry: Entry) -> None:
         fd = origin.reader.open(entry.path)
@@ -355,8 +423,8 @@ def _template(member: Member) -> tuple[bytes, bytes, int]:
 def _in_order(items: Mapping[str, Item]) -> Iterator[str]:
     """Yield paths depth first, names in byte order: a slash sorts before every other byte of a name."""
     if all(path.isascii() for path in items):
-        return iter(sorted(items, key=lambda path: path.split("/")))
-    return iter(sorted(items, key=lambda path: [os.fsencode(name) for name in path.split("/")]))
+        return iter(sorted(items, key=lambda path: path.replace("/", "\0")))
+    return iter(sorted(items, key=lambda path: os.fsencode(path).replace(b"/", b"\0")))
 
 
 def compose(
@@ -379,9 +447,10 @@ def compose(
                 composer.inline(name, data, operation.destination, as_directory=operation.as_directory)
             continue
         tree, sources = gatherings[number].sources()
-        for source in sources:
+        for which, source in enumerate(sources):
             reader = stack.enter_context(tree.opened(source))
             if selection.unpack and source.entries[0].kind == FILE and is_archive(reader):
                 return None
-            composer.place(_From(tree, source, reader), operation.destination, as_directory=operation.as_directory)
+            origin = _From(tree, source, reader, *gatherings[number].contents(which))
+            composer.place(origin, operation.destination, as_directory=operation.as_directory)
     return composer.items

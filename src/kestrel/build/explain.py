@@ -89,7 +89,7 @@ def _difference(now: bytes | None, before: bytes | None) -> str:
     lines, earlier = now.split(RECORD), before.split(RECORD)
     new, old = _parse(set(lines).difference(earlier)), _parse(set(earlier).difference(lines))
     changed = [path for path in new if path in old and new[path][1:] != old[path][1:]]
-    modes = [path for path in new if path in old and new[path] != old[path] and path not in changed]
+    modes = [path for path in new if path in old and new[path] != old[path] and new[path][1:] == old[path][1:]]
     added = [path for path in new if path not in old]
     removed = [path for path in old if path not in new]
     parts = [

@@ -4,22 +4,27 @@ Modification times do not count: the layer has clamped ones. What `--chmod` and 
 either. The mode and owner of a directory that is itself the source do not, because only its contents are copied.
 
 Selections in a stage or an image are remembered by the layers they were made in, so that an unchanged build mounts
-nothing. Those in the context are looked at each time, reading only files that changed.
+nothing. Those in the context are looked at each time: when every file has the inode and the times it had, the digest
+is the one it was, else only files that changed are read.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
+import msgspec
+
 from kestrel.build.cache import Cache
-from kestrel.build.digests import FileDigests
+from kestrel.build.digests import RACY_NS, FileDigests
 from kestrel.build.explain import FIELD, RECORD
 from kestrel.build.graph import Inline, Selection
 from kestrel.build.ownership import Mode
 from kestrel.build.tree import FILE, LINK, Entry, Source, Tree
 
 Opener = Callable[[], Tree]
+_SIGNATURE = msgspec.msgpack.Encoder()
 
 
 class Gathering:
@@ -39,6 +44,8 @@ class Gathering:
         self._stack = ExitStack()
         self._found: tuple[Tree, list[Source]] | None = None
         self._listing: bytes | None = None
+        self._digests_of: dict[int, dict[str, bytes]] = {}
+        self._kept: dict[int, dict[str, bytes]] = {}
         self._holders = 1
 
     def hold(self) -> None:
@@ -51,6 +58,7 @@ class Gathering:
         if self._holders == 0:
             self._stack.close()
             self._found = None
+            self._kept.clear()
 
     def sources(self) -> tuple[Tree, list[Source]]:
         """Return the tree and what is selected in it. Raises Missing or InvalidArgument."""
@@ -66,11 +74,27 @@ class Gathering:
             self._found = (tree, found)
         return self._found
 
+    def contents(self, number: int) -> tuple[Mapping[str, bytes], Mapping[str, bytes]]:
+        """Return digests of the files of one source, by path, and those files' bytes that are still in memory.
+
+        Nothing where the digest of the selection was remembered, and finding out would be to read every file.
+        """
+        if number not in self._digests_of and not (self._place and self._listing is None):
+            self._find(number)
+        return self._digests_of.get(number, {}), self._kept.get(number, {})
+
+    def _find(self, number: int) -> Mapping[str, bytes]:
+        if number not in self._digests_of:
+            tree, sources = self.sources()
+            self._kept[number] = {}
+            self._digests_of[number] = self._digests.of(tree, sources[number], self._kept[number])
+        return self._digests_of[number]
+
     def digest(self, mode: Mode | None, *, owned: bool) -> str:
         """Return the digest; `owned` when another owner is going to replace the files' own."""
         if isinstance(self.selection.origin, Inline):
             return hashlib.sha256(json.dumps(self.selection.origin.files).encode()).hexdigest()
-        memory = self._memory_key(mode, owned) if self._place else ""
+        memory = self._memory_key(mode, owned, self._place or self._signature())
         known = self._cache.selection(memory) if memory else None
         if known is not None:
             return known
@@ -86,17 +110,33 @@ class Gathering:
         if self._listing is not None:
             self._cache.keep_listing(digest, self._listing)
 
-    def _memory_key(self, mode: Mode | None, owned: bool) -> str:
+    def _signature(self) -> str:
+        """Return a digest of what the kernel says of the files without their being read, times and inodes included.
+
+        Empty for files that changed just now (see `digests`), and for names that are not UTF-8.
+        """
+        before = time.time_ns() - RACY_NS
+        _, sources = self.sources()
+        if any(entry.stamps[1] >= before for source in sources for entry in source.entries):
+            return ""
+        try:
+            return hashlib.sha256(_SIGNATURE.encode([(s.name, s.entries) for s in sources])).hexdigest()
+        except UnicodeEncodeError:
+            return ""
+
+    def _memory_key(self, mode: Mode | None, owned: bool, place: str) -> str:
+        if not place:
+            return ""
         selection = self.selection
-        parts = [self._place, selection.patterns, selection.exclude, selection.parents]
+        parts = [place, selection.patterns, selection.exclude, selection.parents]
         settings = [mode.fixed if mode else None, mode.text if mode else None, owned]
-        return hashlib.sha256(json.dumps([1, *parts, *settings]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([2, *parts, *settings]).encode()).hexdigest()
 
     def _lines(self, mode: Mode | None, owned: bool) -> Iterator[bytes]:
-        tree, sources = self.sources()
+        _, sources = self.sources()
         modeless = mode is not None and mode.fixed is not None
         for number, source in enumerate(sources):
-            digests = self._digests.of(tree, source)
+            digests = self._find(number)
             prefix = f"{number}:" if len(sources) > 1 else ""
             names: dict[tuple[int, int], str] = {}
             for entry in source.entries:

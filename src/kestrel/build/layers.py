@@ -6,11 +6,12 @@ what is pushed elsewhere can be compressed then.
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
-from kestrel.build.direct import Item, TarOf
+from kestrel.build.direct import Donor, Item, TarOf
 from kestrel.build.leaks import Needle, guarded
 from kestrel.content import Store
 from kestrel.linux.rootfs import Rootfs
@@ -64,18 +65,29 @@ class Layers:
         digest = str(made.diff_id)
         return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)
 
-    def write(self, items: Mapping[str, Item], wanted: tuple[Needle, ...] = ()) -> Layer:
-        """Make a layer of items, without a writable root; an empty record when there are none."""
+    def write(self, items: Mapping[str, Item], wanted: tuple[Needle, ...] = (), earlier: Layer | None = None) -> Layer:
+        """Make a layer of items, without a writable root; an empty record when there are none.
+
+        `earlier` is a layer that has many of the same files, most likely.
+        """
         if not items:
             return Layer()
-        with self._content.writer() as writer:
-            tar = TarOf(items, guarded(writer, wanted))
+        with ExitStack() as stack:
+            donor = self._donor(earlier, stack)
+            writer = stack.enter_context(self._content.writer())
+            tar = TarOf(items, guarded(writer, wanted), donor)
             tar.write()
             digest = writer.commit()
         if not self._snapshots.has_layer(digest):
             with self._content.open(digest) as file:
-                self._snapshots.add_layer(digest, file, kept=self._content.path(digest))
+                self._snapshots.add_layer(digest, file, kept=self._content.path(digest), members=tar.members)
         return Layer(diff_id=str(digest), blob=str(digest), media_type=media_types.OCI_LAYER, size=tar.size)
+
+    def _donor(self, earlier: Layer | None, stack: ExitStack) -> Donor | None:
+        if earlier is None or not earlier.blob or earlier.blob != earlier.diff_id:
+            return None
+        path = self._content.path(Digest.parse(earlier.blob))
+        return stack.enter_context(Donor(path)) if path.exists() else None
 
     def discard(self, key: str) -> None:
         """Remove a writable root, whatever is in it."""

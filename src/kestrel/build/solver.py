@@ -169,10 +169,11 @@ class Solver:
             return self._result(step, key, record.layer, record.seconds, reason, cached=True)
         for source, gathering in zip(_sources(inputs), gatherings.values(), strict=True):
             gathering.keep_listing(source["digest"])
-        reason = "its layer was removed" if gone else await asyncio.to_thread(self._reason, step, position, inputs)
+        previous = await asyncio.to_thread(tools.cache.previous, self._slot(step, position))
+        reason = "its layer was removed" if gone else await asyncio.to_thread(self._reason, inputs, previous)
         began = time.monotonic()
         self.emit(Started(step=step.id, reason=reason))
-        layer = await self._run(step, key, inputs, gatherings)
+        layer = await self._run(step, key, inputs, gatherings, previous.layer if previous else None)
         seconds = time.monotonic() - began
         self.emit(Done(step=step.id, seconds=seconds, size=layer.size))
         return self._result(step, key, layer, seconds, reason, cached=False)
@@ -191,13 +192,19 @@ class Solver:
             key=key,
         )
 
-    def _reason(self, step: Step, position: int, inputs: dict[str, Any]) -> str:
+    def _reason(self, inputs: dict[str, Any], previous: StepRecord | None) -> str:
         if self.no_cache:
             return "the cache is off"
-        previous = self.tools.cache.previous(self._slot(step, position))
         return explain(inputs, previous.inputs if previous else None, self.tools.cache.listing)
 
-    async def _run(self, step: Step, key: str, inputs: dict[str, Any], gatherings: dict[int, Gathering]) -> Layer:
+    async def _run(
+        self,
+        step: Step,
+        key: str,
+        inputs: dict[str, Any],
+        gatherings: dict[int, Gathering],
+        earlier: Layer | None,
+    ) -> Layer:
         tools = self.tools
         below = () if isinstance(step.operation, CopyFiles) and step.operation.link else self._of(step.parent)
 
@@ -208,7 +215,7 @@ class Solver:
             try:
                 await self._unpack_once()
                 layer = await tools.worker.perform(
-                    step, below, gatherings, Given(secrets=self.secrets, ssh=self.ssh), tell
+                    step, below, gatherings, Given(secrets=self.secrets, ssh=self.ssh), tell, earlier
                 )
             finally:
                 for gathering in gatherings.values():

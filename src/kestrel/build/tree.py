@@ -75,7 +75,8 @@ class Tree:
     """What can be selected from. Owns `fd` and closes it; use as a context manager. `where` is its path, for people.
 
     `owners` keeps user, group and extended attributes of what is read (a stage's files); without it everything
-    belongs to root, as docker has it for the build context.
+    belongs to root, as docker has it for the build context. `lasting` says that a file's device, inode and times
+    mean the same file the next time.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Tree:
         self._where = f" ({where})" if where else ""
         self.ignore = ignore or IgnoreList()
         self.owners = owners
+        self.lasting = not owners
 
     def __enter__(self) -> Self:
         return self

@@ -66,11 +66,15 @@ class Worker:
         gatherings: Mapping[int, Gathering],
         given: Given,
         emit: Emit,
+        earlier: Layer | None = None,
     ) -> Layer:
-        """Carry out a step on the layers `below` and return its layer. Raises KestrelError."""
+        """Carry out a step on the layers `below` and return its layer. Raises KestrelError.
+
+        `earlier` is what stood at its place before, and may save reading what did not change.
+        """
         wanted = await asyncio.to_thread(needles, given.secrets)
         if isinstance(step.operation, CopyFiles):
-            layer = await _finished(self._copy_directly, step.operation, below, gatherings, step.epoch, wanted)
+            layer = await _finished(self._copy_directly, step, below, gatherings, wanted, earlier)
             if layer is not None:
                 return layer
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
@@ -87,13 +91,15 @@ class Worker:
 
     def _copy_directly(
         self,
-        operation: CopyFiles,
+        step: Step,
         below: Sequence[Digest],
         gatherings: Mapping[int, Gathering],
-        epoch: int,
         wanted: tuple[Needle, ...],
+        earlier: Layer | None,
     ) -> Layer | None:
         """COPY and ADD without a writable root; None when an archive has to be unpacked."""
+        operation = step.operation
+        assert isinstance(operation, CopyFiles)
         with ExitStack() as stack:
             root = -1
             if below:
@@ -107,13 +113,13 @@ class Worker:
                 operation,
                 root,
                 gatherings,
-                epoch,
+                step.epoch,
                 owner=owner,
                 mode=parse_mode(operation.chmod),
                 is_archive=_opens_archive,
                 stack=stack,
             )
-            return None if items is None else self.layers.write(items, wanted)
+            return None if items is None else self.layers.write(items, wanted, earlier)
 
     async def _run(
         self,

@@ -21,6 +21,7 @@ import os
 import resource
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -78,6 +79,14 @@ class Erofs(Stack):
                 with (new / "tar").open("xb", buffering=0) as file:
                     _grow(tree, _Tee(ahead, file.fileno()))
                     os.fchmod(file.fileno(), 0o444)
+        return _index(tree, new)
+
+    def _make_known(self, new: Path, kept: Path, members: Sequence[Entry]) -> "int | None":
+        if not _linked(kept, new / "tar"):
+            return None
+        tree = LayerTree()
+        for entry in members:
+            tree.add(entry)
         return _index(tree, new)
 
     def _consume(self, upper: Path, sink: Hashing, new: Path, clamp: "int | None") -> tuple[Diffed, int]:

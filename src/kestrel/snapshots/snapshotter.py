@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kestrel.archive.entries import Source
+from kestrel.archive.entries import Entry, Source
 from kestrel.archive.writer import Sink
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.digest import Digest
@@ -61,10 +61,13 @@ class Snapshotter(Protocol):
         """Whether the layer can be mounted now."""
         ...
 
-    def add_layer(self, diff_id: Digest, tar: Source, *, kept: "Path | None" = None) -> None:
+    def add_layer(
+        self, diff_id: Digest, tar: Source, *, kept: "Path | None" = None, members: "Sequence[Entry] | None" = None
+    ) -> None:
         """Make a layer of a tar stream (plain; gzip and zstd are recognised). Raises DataLoss for other content.
 
-        `kept` names a file that holds just these bytes and never changes: one who keeps plain tars links it.
+        `kept` names a file that holds just these bytes and never changes: one who keeps plain tars links it. Whoever
+        wrote and hashed that file just now knows what is in it: with `members` it need not be read again.
         """
         ...
 

@@ -29,7 +29,7 @@ from typing import Final
 from kestrel.archive.compression import LayerReader, LayerWriter
 from kestrel.archive.diff import Diffed, diff
 from kestrel.archive.disk import disk_errors
-from kestrel.archive.entries import Source
+from kestrel.archive.entries import Entry, Source
 from kestrel.archive.trees import remove_tree
 from kestrel.archive.writer import Sink
 from kestrel.base.db import Database
@@ -87,12 +87,18 @@ class Stack:
         """Whether the layer is here, whole."""
         return diff_id in self._known
 
-    def add_layer(self, diff_id: Digest, tar: Source, *, kept: "Path | None" = None) -> None:
+    def add_layer(
+        self, diff_id: Digest, tar: Source, *, kept: "Path | None" = None, members: "Sequence[Entry] | None" = None
+    ) -> None:
         """Make a layer; see `Snapshotter.add_layer`. A `LayerReader` is read through, so its digests are final."""
         if self.has_layer(diff_id):
             return
-        reader = tar if isinstance(tar, LayerReader) else LayerReader(tar, diff_algorithm=diff_id.algorithm)
         with self._making() as new:
+            known = self._make_known(new, kept, members) if kept is not None and members is not None else None
+            if known is not None:
+                self._place(new, diff_id, known)
+                return
+            reader = tar if isinstance(tar, LayerReader) else LayerReader(tar, diff_algorithm=diff_id.algorithm)
             size = self._make(reader, new, kept)
             actual = reader.plain.digest()
             if actual != diff_id:
@@ -215,6 +221,11 @@ class Stack:
     def _make(self, reader: LayerReader, new: Path, kept: "Path | None") -> int:
         """Make a layer in the directory `new`, reading to the end; returns the bytes of file data."""
         raise NotImplementedError
+
+    def _make_known(self, new: Path, kept: Path, members: "Sequence[Entry]") -> "int | None":
+        """Make a layer in `new` of a plain tar whose members are known; None for one who has to read it."""
+        _ = new, kept, members
+        return None
 
     def _consume(self, upper: Path, sink: "Hashing", new: Path, clamp: "int | None") -> tuple[Diffed, int]:
         """Write `upper` as a tar and make a layer of it in `new`; returns what was written and the bytes of data."""

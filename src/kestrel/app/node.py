@@ -5,14 +5,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from kestrel import distribution, network
+from kestrel import distribution, network, registry
 from kestrel.app.builds import Bootstrap, EngineExecutor
 from kestrel.app.local import LinkingPusher
+from kestrel.app.registry import Administration
 from kestrel.app.settings import Settings
 from kestrel.app.upkeep import Upkeep
 from kestrel.base.db import Database
 from kestrel.build import Builder
-from kestrel.content import Store
+from kestrel.content import Root, Store
 from kestrel.engine import Engine
 from kestrel.engine import Settings as EngineSettings
 from kestrel.engine.shims import Zygote
@@ -38,6 +39,7 @@ class Node:
     builder: Builder
     bootstrap: Bootstrap
     registry: Registry
+    administration: Administration
     lacks: tuple[str, ...]
 
 
@@ -48,7 +50,13 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     stack.callback(database.close)
     content = Store(root, database)
     snapshots, lacks = _snapshots(root, database, stack)
-    served = Registry(content, database)
+    served = Registry(
+        content,
+        database,
+        registry.Settings(
+            sparse=settings.registry_sparse, htpasswd=settings.registry_htpasswd, url=settings.registry_url
+        ),
+    )
     client = await stack.enter_async_context(
         distribution.Client.open(
             distribution.Settings(
@@ -72,7 +80,9 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     def came_in() -> None:
         upkeep.changed()
 
-    own = frozenset(f"{host}:{settings.registry_port}" for host in ("localhost", "127.0.0.1"))
+    names = ("localhost", "127.0.0.1", settings.registry_address, *settings.registry_names)
+    own = frozenset(f"{host}:{settings.registry_port}" for host in names)
+    roots: dict[str, Root] = {"registry": served.repositories, "build cache": cached_blobs}
     images = ImageService(
         content,
         snapshots,
@@ -80,10 +90,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         client,
         LinkingPusher(client, served.repositories, own),
         in_use=in_use,
-        roots={
-            "registry": served.repositories,
-            "build cache": cached_blobs,
-        },
+        roots=roots,
         layer_roots={"build cache": cached_layers},
         changed=came_in,
     )
@@ -125,6 +132,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         builder=builder,
         bootstrap=Bootstrap(images, root / "bootstrap"),
         registry=served,
+        administration=Administration(served, content, {"images": images.roots, **roots}),
         lacks=lacks,
     )
 

@@ -22,6 +22,14 @@ class Settings:
     name: str = "kestrel"
     kubernetes_port: int = 6443
     registry_port: int = 5000
+    registry_address: str = "127.0.0.1"
+    registry_tls: bool = False
+    registry_certificate: Path | None = None
+    registry_key: Path | None = None
+    registry_names: tuple[str, ...] = ()
+    registry_htpasswd: Path | None = None
+    registry_url: str = ""
+    registry_sparse: bool = False
     address: str = "127.0.0.1"
     subnet: str = ""
     node: str = ""
@@ -54,12 +62,21 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         )
     home = Path(environment.get("HOME", "/root"))
     registries = environment.get("KESTREL_INSECURE_REGISTRIES", "")
+    names = environment.get("KESTREL_REGISTRY_NAMES", "")
     return Settings(
         root=Path(environment.get("KESTREL_ROOT", default.root)),
         run=Path(environment.get("KESTREL_RUN", default.run)),
         name=name,
         kubernetes_port=_port(environment, "KESTREL_KUBERNETES_PORT", default.kubernetes_port),
         registry_port=_port(environment, "KESTREL_REGISTRY_PORT", default.registry_port),
+        registry_address=environment.get("KESTREL_REGISTRY_ADDRESS", default.registry_address),
+        registry_tls=_switch(environment, "KESTREL_REGISTRY_TLS"),
+        registry_certificate=_path(environment, "KESTREL_REGISTRY_CERTIFICATE"),
+        registry_key=_path(environment, "KESTREL_REGISTRY_KEY"),
+        registry_names=tuple(filter(None, names.split(","))),
+        registry_htpasswd=_path(environment, "KESTREL_REGISTRY_HTPASSWD"),
+        registry_url=environment.get("KESTREL_REGISTRY_URL", ""),
+        registry_sparse=_switch(environment, "KESTREL_REGISTRY_SPARSE"),
         subnet=environment.get("KESTREL_SUBNET", ""),
         node=environment.get("KESTREL_NODE", os.uname().nodename.lower()),
         kubeconfig=Path(environment.get("KESTREL_KUBECONFIG", home / ".kube" / "config")),
@@ -73,3 +90,15 @@ def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise InvalidArgument(f"invalid {variable} {text!r}", hint="a port is a number from 0 to 65535")
     return int(text)
+
+
+def _path(environment: Mapping[str, str], variable: str) -> "Path | None":
+    text = environment.get(variable, "")
+    return Path(text) if text else None
+
+
+def _switch(environment: Mapping[str, str], variable: str) -> bool:
+    text = environment.get(variable, "0")
+    if text not in ("", "0", "1"):
+        raise InvalidArgument(f"invalid {variable} {text!r}", hint="write 1 for yes, 0 for no")
+    return text == "1"

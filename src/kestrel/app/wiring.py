@@ -12,13 +12,14 @@ from kestrel.app.cluster import Cluster, open_cluster
 from kestrel.app.doors import open_door
 from kestrel.app.node import Node, open_node
 from kestrel.app.probe import lacks
+from kestrel.app.registry import LIMITS, listener
 from kestrel.app.settings import Settings
 from kestrel.app.usage import measure
 from kestrel.base.errors import KestrelError
 from kestrel.control import Services, application
 from kestrel.engine import ContainerState
 from kestrel.engine.shims import Zygote
-from kestrel.http.server import Server, Tcp, Unix
+from kestrel.http.server import Server, Unix
 from kestrel.http.tls import Authority
 from kestrel.linux import cgroups
 
@@ -55,10 +56,10 @@ class Platform:
         for lack in self._lacks:
             log.warning("%s", lack)
         node = self._node = await open_node(settings, self._zygote, self._stack)
-        listener = Tcp(host=settings.address, port=settings.registry_port)
-        registry = await open_door(self._stack, Server(node.registry.handle, [listener]), "KESTREL_REGISTRY_PORT")
-        self._registry_url = registry.addresses[0]
         authority = Authority.load_or_create(settings.root / "kubernetes", common_name=settings.name)
+        heard = Server(node.registry.handle, [listener(settings, node.registry, authority)], limits=LIMITS)
+        registry = await open_door(self._stack, heard, "KESTREL_REGISTRY_PORT")
+        self._registry_url = registry.addresses[0]
         self._cluster = await open_cluster(settings, node, authority, self._stack)
         services = Services(
             engine=node.engine,
@@ -66,6 +67,7 @@ class Platform:
             builder=node.builder,
             bootstrap=node.bootstrap,
             platform=self,
+            registry=node.administration,
             log=log,
         )
         await self._stack.enter_async_context(Server(application(services), [Unix(path=settings.socket)]))

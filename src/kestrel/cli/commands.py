@@ -106,6 +106,14 @@ COMMANDS = (
         Option("-f --force", "even if containers made from it exist"),)),
     Command("prune", "remove what nothing uses: ended containers, unnamed images, cache", "images:prune", group=IMAGES,
             options=(Option("-a --all", "named images that no container uses too"), JSON)),
+    Command("registry", "accounts, keys and grants, tags and collections of this node's registry", "registry:registry",
+            group=PLATFORM, words="user|robot|key|grant|why|immutable|history|rollback|deleted|restore|gc [WORDS...]",
+            options=(
+                Option("--grant", "with user add, robot add: what it may do", kind="list", metavar="PATTERN:ACTIONS"),
+                Option("--label", "with key add: what the key is for", kind="value", metavar="TEXT"),
+                Option("--days", "with key add, robot add: how long the key is good", kind="number", metavar="N"),
+                Option("--dry-run", "with gc: say of each blob why it stays or goes, and remove nothing"),
+                Option("--untagged", "with gc: also remove manifests that have had no tag for a day"), JSON)),
     Command("version", "print the version", "platform:version", group=PLATFORM, options=(JSON,)),
 )  # fmt: skip
 """In the order in which `kestrel --help` shows them."""

@@ -159,3 +159,15 @@ class DownRequest(Request, frozen=True):
     """`kestrel down`; `all` also ends containers and takes the network away."""
 
     all: bool = False
+
+
+class RegistryRequest(Request, frozen=True):
+    """`kestrel registry`: its words as they were typed, `grants` as PATTERN:ACTIONS."""
+
+    words: tuple[str, ...]
+    password: str = ""
+    grants: tuple[str, ...] = ()
+    label: str = ""
+    days: float = 0
+    dry_run: bool = False
+    untagged: bool = False

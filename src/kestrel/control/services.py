@@ -35,6 +35,9 @@ Bootstrap = Callable[[str, str, tuple[str, ...], Callable[[Any], None]], Awaitab
 """Makes a base image: (name, variant, packages, progress) to a description of the image."""
 
 
+RegistryAdministration = Callable[[tuple[str, ...], Mapping[str, Any], "Emit"], Awaitable[Any]]
+"""Does what the words of `kestrel registry` say, with these options, sending events while it works."""
+
 Emit = Callable[[dict[str, Any]], Awaitable[None]]
 """Sends one event to the client while a verb works."""
 
@@ -48,6 +51,7 @@ class Services:
     builder: Builder
     bootstrap: Bootstrap
     platform: Platform
+    registry: RegistryAdministration
     log: logging.Logger
 
 

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kestrel.base.clock import Clock, SystemClock
-from kestrel.base.errors import DataLoss
+from kestrel.base.errors import DataLoss, InvalidArgument
 from kestrel.base.files import locked, private_directory, replace
 
 _AUTHORITY_LIFE = timedelta(days=3650)
@@ -49,6 +49,19 @@ class Certificate:
     def expires(self) -> datetime:
         """When the certificate ends, in UTC."""
         return x509.load_pem_x509_certificate(self.certificate).not_valid_after_utc
+
+
+def context_of(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return a server's context for a certificate (with its chain) and key that somebody else made, as PEM files."""
+    context = _server_context()
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidArgument(
+            f"cannot use the certificate {certificate} with the key {key}: {error.strerror or error}",
+            hint="both have to be PEM files, and belong to each other",
+        ) from error
+    return context
 
 
 class Authority:
@@ -109,9 +122,7 @@ class Authority:
         all is let through (the server decides what an anonymous client may do).
         """
         subjects = tuple(dict.fromkeys([*names, *addresses]))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.set_alpn_protocols(["http/1.1"])
+        context = _server_context()
         if ask_clients:
             context.verify_mode = ssl.CERT_OPTIONAL
             context.load_verify_locations(cadata=self.certificate.decode())
@@ -188,6 +199,13 @@ class Authority:
             )
         signed = builder.sign(self._key, hashes.SHA256())
         return Certificate(signed.public_bytes(Encoding.PEM) + self.certificate, _key_pem(key))
+
+
+def _server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _self_signed(common_name: str, now: datetime) -> Certificate:

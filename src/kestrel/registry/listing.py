@@ -9,6 +9,7 @@ from aiohttp import web
 from kestrel.oci import media_types
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Index
+from kestrel.registry.access.model import PULL, Principal
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import Repositories
 from kestrel.registry.settings import Settings
@@ -29,10 +30,10 @@ class Listing:
         found = await asyncio.to_thread(self._repositories.tags, name, request.query.get("last", ""), count + 1)
         return _page({"name": name, "tags": found[:count]}, f"/v2/{name}/tags/list", found, count)
 
-    async def catalog(self, request: web.BaseRequest) -> web.StreamResponse:
-        """GET `/v2/_catalog`."""
+    async def catalog(self, request: web.BaseRequest, who: Principal) -> web.StreamResponse:
+        """GET `/v2/_catalog`: the repositories that this client may read."""
         count = self._count(request, self._settings.largest_page)
-        found = await asyncio.to_thread(self._repositories.catalog, request.query.get("last", ""), count + 1)
+        found = await asyncio.to_thread(self._readable, who, request.query.get("last", ""), count + 1)
         return _page({"repositories": found[:count]}, "/v2/_catalog", found, count)
 
     async def referrers(self, request: web.BaseRequest, name: str, subject: Digest) -> web.StreamResponse:
@@ -50,6 +51,16 @@ class Listing:
             last = rest[count - 1].digest
             headers["Link"] = f'</v2/{name}/referrers/{subject}?n={count}&last={last}{more}>; rel="next"'
         return web.Response(body=Index.of(rest[:count]).encode(), headers=headers)
+
+    def _readable(self, who: Principal, after: str, count: int) -> list[str]:
+        found: list[str] = []
+        while len(found) < count:
+            names = self._repositories.catalog(after, count)
+            found += [name for name in names if who.may(PULL, name)]
+            if len(names) < count:
+                break
+            after = names[-1]
+        return found[:count]
 
     def _count(self, request: web.BaseRequest, usual: int) -> int:
         text = request.query.get("n")

@@ -34,10 +34,16 @@ class Manifests:
         self._idle = idle_seconds
         repositories.on_change(cache.drop)
 
-    def cached(self, request: web.BaseRequest) -> "web.Response | None":
-        """Return the answer to a GET or HEAD when it is in memory: the hot path, nothing is awaited or parsed."""
-        ready = self._cache.get(request.raw_path)
-        return None if ready is None else _answer(request, ready)
+    def ready(self, request: web.BaseRequest) -> "Ready | None":
+        """Return what answers a GET or HEAD when it is in memory: the hot path, nothing is awaited or parsed."""
+        return self._cache.get(request.raw_path)
+
+    def answer(self, request: web.BaseRequest, ready: Ready) -> web.Response:
+        """Return the answer, which is short when the client has it already."""
+        condition = request.headers.get("If-None-Match")
+        if condition is not None and matches(condition, ready.etag):
+            return web.Response(status=304, headers=ready.headers)
+        return web.Response(body=ready.data, headers=ready.headers)
 
     async def get(self, request: web.BaseRequest, name: str, version: str) -> web.StreamResponse:
         """GET and HEAD by tag or digest."""
@@ -48,7 +54,7 @@ class Manifests:
             raise Refusal("MANIFEST_UNKNOWN", f"{name} has no manifest {version}", detail={"name": name})
         ready = _ready(name, stored)
         self._cache.put(request.raw_path, ready, generation)
-        return _answer(request, ready)
+        return self.answer(request, ready)
 
     async def put(self, request: web.BaseRequest, name: str, version: str, actor: str) -> web.StreamResponse:
         """PUT under a tag, or under a digest with any number of `tag=` parameters; If-Match and If-None-Match hold."""
@@ -126,13 +132,6 @@ def _ready(name: str, stored: Stored) -> Ready:
         "ETag": f'"{digest}"',
     }
     return Ready(name, digest, stored.descriptor.media_type, stored.data, headers, f'"{digest}"')
-
-
-def _answer(request: web.BaseRequest, ready: Ready) -> web.Response:
-    condition = request.headers.get("If-None-Match")
-    if condition is not None and matches(condition, ready.etag):
-        return web.Response(status=304, headers=ready.headers)
-    return web.Response(body=ready.data, headers=ready.headers)
 
 
 def _check_version(version: str) -> None:

@@ -1,6 +1,7 @@
 """What can be chosen about the registry."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -9,6 +10,10 @@ class Settings:
 
     sparse: bool = False
     """Take manifests whose children were never pushed (an index of which only some platforms are mirrored)."""
+    htpasswd: "Path | None" = None
+    """People with bcrypt passwords, beside the accounts that are made here."""
+    url: str = ""
+    """How clients reach this registry when a proxy stands before it; else their own word is taken (`Host`)."""
     manifest_cache: int = 64 * 1024 * 1024
     """Memory for manifests that are ready to be sent."""
     idle_seconds: float = 60.0

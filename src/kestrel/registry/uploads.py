@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from collections.abc import Awaitable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -21,6 +22,7 @@ from kestrel.base.errors import Conflict, DataLoss, InvalidArgument, KestrelErro
 from kestrel.content import Store, Upload
 from kestrel.http.server import chunks
 from kestrel.oci.digest import DEFAULT_ALGORITHM, Digest, Hasher
+from kestrel.registry.access.model import PULL, Principal
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import Repositories
 
@@ -38,12 +40,13 @@ class Uploads:
         self._content = content
         self._idle = idle_seconds
 
-    async def begin(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
+    async def begin(self, request: web.BaseRequest, name: str, who: Principal) -> web.StreamResponse:
         """POST: mount a blob, take a whole one, or open a session."""
         query = request.query
         if mount := query.get("mount", ""):
             digest = parse_digest(mount)
-            if await asyncio.to_thread(self._repositories.mount, name, digest, query.get("from")):
+            may_read = partial(who.may, PULL)
+            if await asyncio.to_thread(self._repositories.mount, name, digest, query.get("from"), may_read):
                 return _created(name, digest)
         algorithm = _algorithm(query.get("digest-algorithm", DEFAULT_ALGORITHM))
         wanted = parse_digest(query["digest"]) if "digest" in query and not mount else None

@@ -17,6 +17,7 @@ from kestrel.distribution import Client
 from kestrel.http.server import Server, Tcp
 from kestrel.images import ImageService
 from kestrel.images.model import Progress
+from kestrel.oci import media_types
 from kestrel.oci.digest import Digest
 from kestrel.registry import Registry
 from kestrel.snapshots import Overlay
@@ -91,10 +92,31 @@ async def test_what_one_host_pushes_another_pulls(here: Host, there: Host, addre
     assert {each.status for each in told} >= {"pushing", "pushed"}
     pulled = await there.images.pull(name)
     assert (pulled.id, pulled.digest) == (identity, digest)
-    assert sorted(blob.digest for blob in here.content.walk()) == sorted(b.digest for b in there.content.walk())
+    assert {blob.digest for blob in pulled.blobs} <= {blob.digest for blob in here.content.walk()}
+    assert (await here.images.resolve(f"{address}/team/app@{digest}")).id == identity
+    if compression:
+        assert (await here.images.resolve(name)).digest == digest
+    else:
+        assert {blob.media_type for blob in pulled.blobs} == {media_types.OCI_LAYER_GZIP}
     again: list[Progress] = []
     await here.images.push(name, progress=again.append)
     assert "pushed" not in {each.status for each in again}
+
+
+async def test_a_layer_is_compressed_once_and_again_to_the_same_bytes(here: Host, there: Host, address: str) -> None:
+    name = f"{address}/team/app:1"
+    await import_tiny(here, name, compression="")
+    digest = await here.images.push(name)
+    packed = {blob.digest for blob in (await there.images.pull(name)).blobs}
+    assert packed <= {blob.digest for blob in here.content.walk()}
+    await here.images.prune(grace=0)
+    assert not packed & {blob.digest for blob in here.content.walk()}
+    assert await here.images.push(name) == digest  # the registry has it: nothing was needed
+    assert not packed & {blob.digest for blob in here.content.walk()}
+    lost = next(iter(packed))
+    there.registry.repositories.remove_blob("team/app", lost)
+    assert await here.images.push(name) == digest
+    assert packed & {blob.digest for blob in here.content.walk()} == {lost}
 
 
 async def test_removing_an_image_leaves_the_registrys_copy(here: Host, there: Host, address: str) -> None:

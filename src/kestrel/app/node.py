@@ -93,6 +93,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         roots=roots,
         layer_roots={"build cache": cached_layers},
         changed=came_in,
+        is_own=own.__contains__,
     )
 
     async def tidy() -> None:

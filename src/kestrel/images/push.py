@@ -1,8 +1,8 @@
 """From an image here to a registry: blobs first, three at a time, the manifest last, byte for byte as it is stored."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, Final
 
 from kestrel.content import Store
 from kestrel.images.flights import together
@@ -21,15 +21,17 @@ async def push(
     pusher: ImagePusher,
     ref: Reference,
     manifest: Descriptor,
+    data: bytes,
+    open_blob: Callable[[Digest], BinaryIO],
     *,
     elsewhere: Sequence[Reference] = (),
     report: Report,
 ) -> Digest:
-    """Send an image; returns its manifest's digest. `elsewhere` are other names of it that a registry may mount from.
+    """Send an image; returns the digest of its manifest, whose bytes are `data`.
 
-    Layers that only their origin may distribute are left out, as docker does, unless they are stored here.
+    `elsewhere` are other names of it that a registry may mount from. Layers that only their origin may distribute are
+    left out, as docker does, unless they are stored here.
     """
-    data = await asyncio.to_thread(content.read, manifest.digest)
     document = Manifest.decode(data, manifest.media_type)
     source = next((name for name in elsewhere if name.domain == ref.domain and name.path != ref.path), None)
     limit = asyncio.Semaphore(PARALLEL)
@@ -45,7 +47,7 @@ async def push(
             went = await pusher.push_blob(
                 ref,
                 blob,
-                lambda: content.open(blob.digest),
+                lambda: open_blob(blob.digest),
                 source,
                 sent=sent,
             )

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kestrel.archive.compression import LayerWriter
 from kestrel.archive.entries import Source
 from kestrel.archive.writer import Sink
 from kestrel.base.db import Database
@@ -37,6 +36,7 @@ from kestrel.images.model import (
     nobody,
     silent,
 )
+from kestrel.images.packed import Packed
 from kestrel.images.pull import Fetched, Puller, check
 from kestrel.images.store import Images, Row
 from kestrel.images.unpack import ensure_unpacked
@@ -60,11 +60,16 @@ def _nothing() -> None:
     pass
 
 
+def _elsewhere(_: str) -> bool:
+    return False
+
+
 class ImageService:
     """Images on this host.
 
     `in_use` says which containers an image has. `roots` and `layer_roots` are what others (registry, build cache)
     need kept, by the name that appears in a collection's reasons. `changed` is called after an image came in.
+    `is_own` says of a registry's name whether it serves this very store.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class ImageService:
         roots: "Mapping[str, Root] | None" = None,
         layer_roots: "Roots | None" = None,
         changed: Callable[[], None] = _nothing,
+        is_own: Callable[[str], bool] = _elsewhere,
     ) -> None:
         self._content = content
         self._snapshots = snapshots
@@ -89,6 +95,8 @@ class ImageService:
         self._roots = dict(roots or {})
         self._layer_roots = dict(layer_roots or {})
         self._changed = changed
+        self._is_own = is_own
+        self._packed = Packed(content, database)
         self._pulls = Flights()
         self._layers = Flights()
         self._decoded: dict[Digest, tuple[Manifest, ImageConfig]] = {}
@@ -177,7 +185,6 @@ class ImageService:
         config: ImageConfig,
         *,
         names: "Iterable[str | Reference]" = (),
-        compression: str = "gzip",
         progress: Report = silent,
     ) -> Image:
         """Make an image of plain layer tars on disk, the lowest first, and a configuration that lists them."""
@@ -185,7 +192,7 @@ class ImageService:
             blobs = []
             for number, (tar, diff_id) in enumerate(zip(tars, config.rootfs.diff_ids, strict=True), 1):
                 progress(Progress(diff_id.short, "storing", number, len(tars)))
-                blobs.append(await asyncio.to_thread(self._store_tar, tar, diff_id, compression))
+                blobs.append(await asyncio.to_thread(self._store_tar, tar, diff_id))
             data = config.encode()
             manifest = Manifest.of(Descriptor.of(media_types.OCI_CONFIG, data), blobs)
             return await self.import_image(manifest.encode(), data, names=names)
@@ -207,17 +214,22 @@ class ImageService:
         if not ref.tag:
             raise InvalidArgument(f"{ref.familiar()} has no tag to push to", hint="tag the image first")
         pusher = self._pusher.with_credentials(credentials) if credentials else self._pusher
-        descriptor = Descriptor(media_type=image.media_type, digest=image.digest, size=self._content.size(image.digest))
         with self._content.lease():
+            data = await asyncio.to_thread(self._content.read, image.digest)
+            descriptor = Descriptor.of(image.media_type, data)
+            if not self._is_own(ref.domain):
+                descriptor, data = await asyncio.to_thread(self._packed.manifest, data, image.media_type, progress)
             digest = await pushing.push(
                 self._content,
                 pusher,
                 ref,
                 descriptor,
+                data,
+                self._packed.open,
                 elsewhere=self._images.names(image.digest),
                 report=progress,
             )
-        await asyncio.to_thread(self._images.point, ref.with_digest(digest), digest)
+        await asyncio.to_thread(self._images.point, ref.with_digest(digest), image.digest)
         return digest
 
     async def save(self, names: "Sequence[str]", sink: Sink) -> None:
@@ -370,20 +382,18 @@ class ImageService:
         self._changed()
         return await self._image(row)
 
-    def _store_tar(self, tar: Path, diff_id: Digest, compression: str) -> Descriptor:
-        """Compress one plain tar into the store and make it mountable."""
+    def _store_tar(self, tar: Path, diff_id: Digest) -> Descriptor:
+        """Take one plain tar into the store and make it mountable."""
         with self._content.writer() as blob, tar.open("rb", buffering=0) as file:
-            layer = LayerWriter(blob, compression)
             while piece := file.read(1 << 20):
-                layer.write(piece)
-            stored, plain = layer.close()
-            if plain != diff_id:
-                raise InvalidArgument(f"the layer {tar.name} should be {diff_id}, but is {plain}")
+                blob.write(piece)
+            if blob.digest != diff_id:
+                raise InvalidArgument(f"the layer {tar.name} should be {diff_id}, but is {blob.digest}")
             size = blob.size
-            blob.commit(stored)
+            blob.commit()
         with tar.open("rb", buffering=0) as file:
-            self._snapshots.add_layer(diff_id, file, kept=None if compression else self._content.path(stored))
-        return Descriptor(media_type=media_types.layer_type(compression), digest=stored, size=size)
+            self._snapshots.add_layer(diff_id, file, kept=self._content.path(diff_id))
+        return Descriptor(media_type=media_types.OCI_LAYER, digest=diff_id, size=size)
 
     def _delete(self, rows: "Sequence[Row]", *, blobs: bool = True, grace: float = 0.0) -> Pruned:
         """Remove images and what only they needed."""

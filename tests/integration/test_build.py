@@ -338,10 +338,10 @@ async def test_an_unknown_target_lists_the_stages(world: World) -> None:
 
 
 async def test_a_missing_dockerfile_names_the_nearest_file(world: World) -> None:
-    world.write(dockerfile="FROM scratch")
+    world.write(Dockerfil="FROM scratch")
     with pytest.raises(NotFound) as caught:
         await world.builder.build(BuildRequest(context=world.context))
-    assert caught.value.hint == "did you mean `dockerfile`?"
+    assert caught.value.hint == "did you mean `Dockerfil`?"
 
 
 async def test_mounts_of_a_run(world: World) -> None:
@@ -616,7 +616,7 @@ COPIES = {
     "link followed as a source": "COPY link.txt /x",
     "links kept in a tree": "COPY links /x",
     "modes": "COPY modes /m",
-    "chmod": "COPY --chmod=640 dir /m",
+    "chmod": "COPY --chmod=755 dir /m",
     "chown": "COPY --chown=5:6 dir /o/p/q",
     "stage": "COPY dir /from\nSTAGE\nCOPY --from=0 /from/sub /to",
     "stage keeps owners": "COPY --chown=5:6 dir /from\nSTAGE\nCOPY --from=0 /from /to",

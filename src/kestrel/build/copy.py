@@ -5,7 +5,7 @@ The destination follows docker's rules (https://docs.docker.com/reference/docker
 - with a slash at the end, or where a directory is already, it is a directory and files keep their names;
 - of a directory the contents are copied, not the directory itself; existing directories are merged into;
 - links in the destination's path are followed inside the root, links below it are replaced;
-- directories made on the way have mode 0755 and the owner of `--chown`.
+- directories made on the way have the owner of `--chown`, and mode 0755 or the number that `--chmod` gives.
 
 Every file gets the time `epoch`, so that what later steps see does not depend on when or where this ran.
 """
@@ -40,7 +40,7 @@ class Writer:
 
     # Destinations
 
-    def make_directory(self, path: str, *, owner: tuple[int, int] | None = None, mode: int = 0o755) -> int:
+    def make_directory(self, path: str) -> int:
         """Create the missing directories of a path, and return a descriptor of the last."""
         real = resolve(self._root, path)
         fd = mounts.open_in_root(self._root, ".", os.O_RDONLY | os.O_DIRECTORY)
@@ -50,7 +50,7 @@ class Writer:
                 continue
             walked += f"/{name}"
             try:
-                following = self._enter(fd, name, owner or self._owner or (0, 0), mode)
+                following = self._enter(fd, name)
             except NotADirectoryError:
                 raise FailedPrecondition(
                     f"`{walked}` is a file, and a directory is needed there", hint="choose another destination"
@@ -60,14 +60,14 @@ class Writer:
             fd = following
         return fd
 
-    def _enter(self, fd: int, name: str, owner: tuple[int, int], mode: int) -> int:
+    def _enter(self, fd: int, name: str) -> int:
         try:
             return os.open(name, _OPEN, dir_fd=fd)
         except FileNotFoundError:
-            os.mkdir(name, mode, dir_fd=fd)
+            os.mkdir(name, 0o700, dir_fd=fd)
         made = os.open(name, _OPEN, dir_fd=fd)
-        os.fchmod(made, mode)
-        os.fchown(made, *owner)
+        os.fchown(made, *(self._owner or (0, 0)))
+        os.fchmod(made, made_directory(self._mode))
         os.utime(made, ns=self._time)
         return made
 
@@ -247,6 +247,11 @@ class Writer:
 
     def _mode_of(self, mode: int, *, directory: bool) -> int:
         return mode if self._mode is None else self._mode.apply(mode, directory=directory)
+
+
+def made_directory(mode: Mode | None) -> int:
+    """Return the mode of a directory that is made on the way: `--chmod` counts as a number, not as a change."""
+    return 0o755 if mode is None or mode.fixed is None else mode.fixed
 
 
 def _copy(origin: int, fd: int, size: int) -> None:

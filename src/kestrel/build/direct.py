@@ -26,6 +26,7 @@ from kestrel.archive.entries import BLOCK, Kind
 from kestrel.archive.entries import Entry as Member
 from kestrel.archive.writer import Sink, header
 from kestrel.base.errors import Conflict, FailedPrecondition
+from kestrel.build.copy import made_directory
 from kestrel.build.digests import check_unchanged
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Inline
@@ -152,7 +153,7 @@ class Composer:
         status = self._status(path)
         if status is None:
             uid, gid = self._owner or (0, 0)
-            self.items[path] = Item(DIRECTORY, 0o755, uid, gid, self._time)
+            self.items[path] = Item(DIRECTORY, made_directory(self._mode), uid, gid, self._time)
             self._touch(parent)
         elif stat.S_ISDIR(status.st_mode):
             self.items[path] = self._as_below(path, status)

@@ -73,8 +73,14 @@ class Repositories:
         try:
             await self._git(["init", "-q", "--", str(work)], source, ssh)
             what = f"+{ref}:{ref}" if ref.startswith("refs/tags/") else ref or commit
-            fetch = ["-C", str(work), "fetch", "-q", "--depth=1", "--no-tags", "--", source.remote, what]
-            await self._git(fetch, source, ssh)
+            fetch = ["-C", str(work), "fetch", "-q", "--no-tags"]
+            try:
+                await self._git([*fetch, "--depth=1", "--", source.remote, what], source, ssh)
+            except Unavailable as error:
+                # A server that only serves files cannot cut a history short ("dumb" http, git help http-backend).
+                if "shallow" not in error.message:
+                    raise
+                await self._git([*fetch, "--", source.remote, what], source, ssh)
             await self._git(["-C", str(work), "checkout", "-q", "--detach", commit], source, ssh)
             if source.submodules is not False and (work / ".gitmodules").exists():
                 update = ["-C", str(work), "submodule", "update", "-q", "--init", "--recursive", "--depth=1"]

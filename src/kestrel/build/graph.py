@@ -112,9 +112,10 @@ class CopyFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MakeDirectory:
-    """WORKDIR: the directory exists afterwards."""
+    """WORKDIR: the directory exists afterwards; what has to be made belongs to `user` (empty: root)."""
 
     path: str
+    user: str = ""
 
 
 Operation = Execute | CopyFiles | MakeDirectory

@@ -123,4 +123,4 @@ def lower_workdir(stage: Lowering, instruction: ins.Workdir) -> None:
     if path == "/":
         stage.record("WORKDIR /")
         return
-    stage.step(instruction, MakeDirectory(path=path), f"WORKDIR {path}")
+    stage.step(instruction, MakeDirectory(path=path, user=stage.config.user), f"WORKDIR {path}")

@@ -22,7 +22,7 @@ SCRATCH = "scratch"
 class StageOutline:
     """A stage with its FROM line expanded. `parent` is the stage it builds on, None when `image` is a name.
 
-    `triggers` are the ONBUILD instructions that its base image brings, None until the image is known.
+    `triggers` are the ONBUILD instructions that what it builds on brings, None until the image is known.
     """
 
     stage: ins.Stage
@@ -117,7 +117,14 @@ def _outline(stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.S
         )
     _check_platform(stage.from_, base, source)
     parent = find_stage(stages, base.image, stage.index, numbers=False)
-    return StageOutline(stage=stage, image=base.image, parent=parent)
+    triggers = None if parent is None else _triggers(stages[parent])
+    return StageOutline(stage=stage, image=base.image, parent=parent, triggers=triggers)
+
+
+def _triggers(parent: ins.Stage) -> tuple[ins.Instruction, ...]:
+    """Return what a stage leaves to those that build on it; what it was left itself is used up by then."""
+    expressions = [each.expression for each in parent.instructions if isinstance(each, ins.Onbuild)]
+    return tuple(decode_text(text, f"ONBUILD of {parent.name}") for text in expressions)
 
 
 def _check_platform(written: ins.From, base: ins.From, source: Source) -> None:

@@ -35,7 +35,7 @@ def lower_run(stage: Lowering, instruction: ins.Run) -> None:
         script=script,
         unkeyed=frozenset(stage.scope.proxies()),
     )
-    values = " ".join(f"{name}={value}" for name, value in sorted(args.items()))
+    values = " ".join(f"{name}={value}" for name, value in args.items())
     prefix = f"|{len(args)} {values} " if args else ""
     stage.step(instruction, operation, f"RUN {prefix}{' '.join(argv)}")
 

@@ -33,6 +33,9 @@ class Given:
 
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
+    renewed: set[str] | None = None
+    """Caches that this build has begun anew; None when it takes them as they are. A build without cache starts each
+    cache over, once, as docker does."""
 
 
 class Mounts:
@@ -74,7 +77,8 @@ class Mounts:
                     source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
                     ready.append(RunMount(target=item.mount.target, source=source, read_only=item.mount.read_only))
                 elif item.mount.type == "cache":
-                    ready.append(await self._cache(item.mount, locks, taken, gatherings.get(number), epoch))
+                    seed = gatherings.get(number)
+                    ready.append(await self._cache(item.mount, locks, taken, seed, epoch, given.renewed))
                 elif item.mount.type == "ssh":
                     agent = await _agent(item.mount, given.ssh, place)
                     if agent is not None:
@@ -100,7 +104,13 @@ class Mounts:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, True))
 
     async def _cache(
-        self, mount: Mount, locks: list[asyncio.Lock], taken: list[Path], seed: Gathering | None, epoch: int
+        self,
+        mount: Mount,
+        locks: list[asyncio.Lock],
+        taken: list[Path],
+        seed: Gathering | None,
+        epoch: int,
+        renewed: set[str] | None,
     ) -> RunMount:
         path = self._caches / hashlib.sha256(mount.id.encode()).hexdigest()[:32]
         if mount.sharing == "locked":
@@ -112,6 +122,12 @@ class Mounts:
             while path in self._busy:
                 number += 1
                 path = base.with_name(f"{base.name}.{number}")
+        if renewed is not None and mount.id not in renewed:
+            renewed.add(mount.id)
+            if path not in self._busy and path.exists():  # never from under a command of another build
+                doomed = self._scratch / f"old-{path.name}-{os.urandom(4).hex()}"
+                path.rename(doomed)
+                await asyncio.to_thread(shutil.rmtree, doomed, True)
         taken.append(path)
         self._busy.add(path)
         if not path.exists():

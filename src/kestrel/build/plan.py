@@ -64,6 +64,8 @@ class Planner:
 
     def plan(self) -> Plan:
         """Lower every needed stage. Raises DockerfileError, or Unimplemented with the place in its message."""
+        asked = self.outline.stages[self.outline.target].stage.name
+        self.predefined = {**self.predefined, "TARGETSTAGE": asked or "default"}
         for index in self.outline.needed:
             self._done[index] = self._stage(self.outline.stages[index])
         target = self._done[self.outline.target]
@@ -88,10 +90,10 @@ class Planner:
         if outline.parent is not None:
             return self._inherit(outline, self._done[outline.parent])
         base = self.bases.get(outline.image)
-        config = base.config if base else ContainerDefaults(env=(f"PATH={DEFAULT_PATH}",))
+        config = base.config if base else ContainerDefaults(env=(f"PATH={DEFAULT_PATH}",), working_dir="/")
         scope = Scope(
             self.given,
-            {**self.predefined, "TARGETSTAGE": outline.stage.name or "default"},
+            self.predefined,
             self.outline.global_args,
             self.escape,
         )
@@ -101,7 +103,6 @@ class Planner:
 
     def _inherit(self, outline: StageOutline, parent: Lowering) -> Lowering:
         scope = parent.scope.child()
-        scope.predefined = {**self.predefined, "TARGETSTAGE": outline.stage.name or "default"}
         stage = self._lowering(outline, scope, parent.config, parent.base, parent.filesystem)
         stage.epoch = parent.epoch
         stage.author = parent.author

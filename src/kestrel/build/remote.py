@@ -23,6 +23,9 @@ from kestrel.http import client as http
 LIMIT = 16 << 30
 """Most bytes of one download."""
 
+UNNAMED = "__unnamed__"
+"""What a file is called whose URL ends with a slash, as docker has it; a destination that is a name wins."""
+
 
 Get = Callable[[str, dict[str, str]], "AbstractAsyncContextManager[Answer]"]
 """Opens a URL with request headers."""
@@ -68,8 +71,10 @@ class Downloads:
     async def fetch(self, url: str, checksum: str) -> Fetched:
         """Return the file behind a URL. Raises KestrelError that names the URL."""
         name = unquote(urlsplit(url).path).rstrip("/").rpartition("/")[2]
-        if not name or name in (".", "..") or "\0" in name:
-            raise InvalidArgument(f"cannot tell a file name from {url}", hint="name a file, or use curl in a RUN")
+        if "\0" in name:
+            raise InvalidArgument(f"the name of {url} has a zero byte", hint="name another file, or use curl in a RUN")
+        if name in ("", ".", ".."):
+            name = UNNAMED
         if checksum and (kept := self._place(checksum, name) / name).exists():
             return Fetched(path=kept, name=name)
         return await self._download(url, name, checksum)

@@ -83,8 +83,16 @@ class Scope:
         return {n: v for n, v in self.args.items() if v is not None and n not in self.env and n not in PROXIES}
 
     def proxies(self) -> dict[str, str]:
-        """Return the proxy arguments of the request; the environment has them, the cache does not."""
-        return {name: self.given[name] for name in PROXIES if name in self.given}
+        """Return the proxy arguments of the request; the environment has them, the cache does not.
+
+        Programs disagree on the case of these names, so each is there in both, whichever was given.
+        """
+        found = {}
+        for name in PROXIES:
+            value = self.given.get(name, self.given.get(name.swapcase()))
+            if value is not None:
+                found[name] = value
+        return found
 
     def child(self) -> "Scope":
         """Return the scope of a stage built on this one's stage."""

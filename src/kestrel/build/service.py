@@ -18,7 +18,7 @@ from kestrel.base.db import Database
 from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, nearest
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
-from kestrel.build.check import VIOLATION, BuildOutline, Checked, Target, build_outline, examine, image_names, targets
+from kestrel.build.check import VIOLATION, Checked, examine, image_names
 from kestrel.build.contents import Contents, look_into
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
@@ -32,6 +32,7 @@ from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, leaked, needles, search
 from kestrel.build.lower_from import Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
+from kestrel.build.offers import BuildOutline, Target, build_outline, targets
 from kestrel.build.outputs import Output, file_at, write_files
 from kestrel.build.plan import Planner
 from kestrel.build.remote import Downloads, Get, over_http
@@ -52,6 +53,7 @@ from kestrel.oci.platform import Platform
 from kestrel.snapshots import Snapshotter
 
 DOCKERFILE = "Dockerfile"
+EPOCH = "SOURCE_DATE_EPOCH"
 _LARGEST = 4 << 20
 
 
@@ -248,7 +250,7 @@ class Builder:
         while missing := {n: i for n, i in first.images(request.contexts).items() if n not in found}:
             found.update(await self._find(missing, read, bases))
             first = with_triggers(first, {name: base.config.on_build for name, base in found.items()})
-        return self._planner(request, read, first, found, predefined).plan()
+        return self._planner(request, read, first, found, predefined, clamp(request, read, first)).plan()
 
     @staticmethod
     async def _find(missing: Mapping[str, Instruction], read: _Read, bases: Bases) -> dict[str, BaseImage]:
@@ -277,6 +279,7 @@ class Builder:
         first: Outline,
         found: Mapping[str, BaseImage],
         predefined: Mapping[str, str],
+        epoch: int | None,
     ) -> Planner:
         return Planner(
             outline=first,
@@ -286,7 +289,7 @@ class Builder:
             given=dict(request.build_args),
             predefined=predefined,
             contexts=request.contexts,
-            epoch=_epoch(request),
+            epoch=epoch,
             network=request.network or "default",
             labels=request.labels,
         )
@@ -326,15 +329,23 @@ def _planned(plan: Plan, read: _Read, request: BuildRequest) -> Planned:
     )
 
 
-def _epoch(request: BuildRequest) -> int | None:
+def clamp(request: BuildRequest, read: _Read, first: Outline) -> int | None:
+    """Return the time files are clamped to: what was asked for, or an ARG before the first FROM; None for the base's.
+
+    `context` means the time of the context, which a directory has none of. Raises InvalidArgument.
+    """
     if request.source_date_epoch is not None:
         return request.source_date_epoch
-    text = request.build_args.get("SOURCE_DATE_EPOCH", "")
-    if not text:
+    text = request.build_args.get(EPOCH) or first.global_args.get(EPOCH, "")
+    if text in ("", "context"):
         return None
-    if not text.isdecimal() or int(text) > 1 << 40:
-        raise InvalidArgument(f"SOURCE_DATE_EPOCH is `{text}`", hint="it is a number of seconds since 1970")
-    return int(text)
+    if text.isdecimal() and int(text) <= 1 << 40:
+        return int(text)
+    sentence, hint = f"{EPOCH} is `{text}`", "it is a number of seconds since 1970"
+    if EPOCH in request.build_args:
+        raise InvalidArgument(sentence, hint=hint)
+    written = next(arg for arg in reversed(read.program.global_args) if EPOCH in dict(arg.pairs))
+    raise DockerfileError.at(written.node, sentence, source=read.source, hint=hint)
 
 
 def _no_secrets(plan: Plan, wanted: tuple[Needle, ...]) -> None:
@@ -382,6 +393,8 @@ def _files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
     if not context.is_dir():
         raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
     path = request.dockerfile or context / DOCKERFILE
+    if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
+        path = context / DOCKERFILE.lower()  # as docker has it
     name = _name(path, context)
     return _load(path, name), name, _ignore(path, context)
 

@@ -98,6 +98,7 @@ class Solver:
     results: dict[Step, StepResult] = field(default_factory=dict)
     _layers: dict[Step, LayerList] = field(default_factory=dict)
     _unpacked: "asyncio.Future[None] | None" = None
+    _renewed: set[str] = field(default_factory=set)
 
     async def solve(self) -> LayerList:
         """Run what is needed and return the layers of the target. Raises KestrelError."""
@@ -214,9 +215,7 @@ class Solver:
                 gathering.hold()
             try:
                 await self._unpack_once()
-                layer = await tools.worker.perform(
-                    step, below, gatherings, Given(secrets=self.secrets, ssh=self.ssh), tell, earlier
-                )
+                layer = await tools.worker.perform(step, below, gatherings, self._given(), tell, earlier)
             finally:
                 for gathering in gatherings.values():
                     gathering.close()
@@ -232,6 +231,9 @@ class Solver:
             return layer
 
         return await tools.flights.join(key, work, lambda event: self.emit(_retold(event, step)))
+
+    def _given(self) -> Given:
+        return Given(secrets=self.secrets, ssh=self.ssh, renewed=self._renewed if self.no_cache else None)
 
     async def _unpack_once(self) -> None:
         if self._unpacked is None:
@@ -252,7 +254,7 @@ class Solver:
             "first": isinstance(step.parent, Origin),
         }
         if isinstance(operation, MakeDirectory):
-            return {**inputs, "op": "workdir", "path": operation.path}
+            return {**inputs, "op": "workdir", "path": operation.path, "user": operation.user}
         if isinstance(operation, Execute):
             return {**inputs, **_run_inputs(operation, gatherings)}
         mode = parse_mode(operation.chmod)

@@ -14,7 +14,7 @@ import posixpath
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 from kestrel.base.errors import InvalidArgument, NotFound, nearest
@@ -127,16 +127,16 @@ class Tree:
         before, pivot, after = pattern.partition("/./")
         base = posixpath.normpath("/" + before).lstrip("/") if pivot else ""
         wanted = posixpath.normpath("/" + (after if pivot else pattern)).lstrip("/")
-        whole = self._source(base, pattern, compile_patterns(exclude))
+        left_out = compile_patterns(exclude)
+        bases = self._glob(base) if has_wildcards(base) else [_unescape(base)]
+        wholes = [self._source(each, pattern, left_out) for each in bases]
         if wanted == "":
-            return [whole]
+            return wholes
         matcher = _matcher(wanted, double_star=True)
-        kept = _matching(whole.entries, matcher)
-        if len(kept) == 1:
-            if has_wildcards(wanted):
-                return []
+        found = [replace(whole, entries=tuple(_matching(whole.entries, matcher))) for whole in wholes]
+        if not has_wildcards(pattern) and all(len(source.entries) == 1 for source in found):
             raise self._missing(wanted, pattern)
-        return [Source(path=whole.path, name=whole.name, entries=tuple(kept))]
+        return found
 
     def exists(self, path: str) -> bool:
         """Tell whether a path resolves inside the tree."""

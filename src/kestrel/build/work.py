@@ -16,7 +16,7 @@ from typing import BinaryIO, ParamSpec, TypeVar
 
 from kestrel.archive.apply import Form, apply
 from kestrel.archive.compression import BOMB_RATIO, BOMB_SIZE, LayerReader, sniff
-from kestrel.base.errors import DataLoss, FailedPrecondition, KestrelError, ResourceExhausted
+from kestrel.base.errors import DataLoss, FailedPrecondition, InvalidArgument, KestrelError, ResourceExhausted
 from kestrel.base.ids import new_id, short
 from kestrel.build import leftovers
 from kestrel.build.cache import Layer
@@ -192,9 +192,17 @@ def _printable(line: str) -> str:
 
 def _make_directory(operation: MakeDirectory, rootfs: Rootfs, epoch: int) -> None:
     with kernel_mounts.opened(kernel_mounts.open_rootfs(rootfs)) as root:
-        writer = Writer(root, epoch=epoch)
+        writer = Writer(root, epoch=epoch, owner=_owner_of_directory(operation.user, root))
         with kernel_mounts.opened(writer.make_directory(operation.path)):
             pass
+
+
+def _owner_of_directory(user: str, root: int) -> tuple[int, int] | None:
+    """USER may name someone who is added later, or is only known where the image runs: root until then, as docker."""
+    try:
+        return find_owner(user, Tree(root, name="the stage")) if user else None
+    except InvalidArgument:
+        return None
 
 
 def copy_files(operation: CopyFiles, rootfs: Rootfs, gatherings: Mapping[int, Gathering], epoch: int) -> None:

@@ -35,7 +35,8 @@ def _outline(answer: "dict[str, Any]") -> None:
         print(table(("ARGUMENT", "VALUE", "DESCRIPTION"), rows))
     for kind in ("secrets", "ssh", "caches"):
         if answer[kind]:
-            print(f"{kind}: {', '.join(answer[kind])}")
+            names = (each["name"] + (" (required)" if each["required"] else "") for each in answer[kind])
+            print(f"{kind}: {', '.join(names)}")
 
 
 def _findings(answer: "dict[str, Any]", path: str) -> None:

@@ -40,7 +40,9 @@ def resolve(root: int, user: str, extra_groups: tuple[int, ...] = ()) -> Identit
         gid = _group(group, groups)
         member_of: set[int] = set()
     else:
-        member_of = {number for f in groups if login in f[3].split(",") if (number := _number(f[2])) is not None}
+        # A number without an entry has no name, and is no member of groups whose list of members is empty.
+        members = [f for f in groups if login and login in f[3].split(",")]
+        member_of = {number for f in members if (number := _number(f[2])) is not None}
     supplementary = tuple(sorted({gid, *member_of, *extra_groups}))
     return Identity(uid=uid, gid=gid, groups=supplementary, home=home)
 

@@ -283,7 +283,9 @@ class Stack:
             )
         for diff_id in layers:
             self._check(diff_id)
-        lowers = tuple(self._lower(diff_id) for diff_id in reversed(layers))
+        # Overlayfs refuses a layer that it has already (ELOOP). Of one that stands in a stack twice the upper does
+        # all that the lower would have done, so that one is left out.
+        lowers = tuple(self._lower(diff_id) for diff_id in dict.fromkeys(reversed(layers)))
         return lowers or (Lower(path=str(self._empty)),)
 
     def _plan(self, home: Path, lowers: tuple[Lower, ...]) -> Rootfs:

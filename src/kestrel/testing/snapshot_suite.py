@@ -72,6 +72,11 @@ class SnapshotterSuite:
         add(snapshots, BASE)
         assert len(snapshots.layers()) == 1
 
+    def test_a_layer_may_stand_in_a_stack_twice(self, snapshots: Snapshotter) -> None:
+        base, changes = add(snapshots, BASE), add(snapshots, CHANGES)
+        assert tree(snapshots.view([base, changes, base])) == {**tree(snapshots.view([changes, base]))}
+        assert tree(snapshots.view([base, base])) == tree(snapshots.view([base]))
+
     def test_a_layer_of_another_digest_is_refused_whole(self, snapshots: Snapshotter) -> None:
         wanted = Digest.of(CHANGES)
         with pytest.raises(DataLoss):

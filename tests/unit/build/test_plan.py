@@ -63,6 +63,46 @@ def test_a_build_argument_wins_over_defaults_but_not_over_env() -> None:
     assert found.target.history[-1].created_by == "RUN |1 A=2 /bin/sh -c a"
 
 
+def test_the_history_names_arguments_in_the_order_of_their_lines() -> None:
+    found = plan("FROM base\nARG foo=1\nARG bar=2\nARG foo=3\nRUN a\n")
+    assert found.target.history[-1].created_by == "RUN |2 foo=3 bar=2 /bin/sh -c a"
+
+
+def test_a_proxy_is_there_in_both_cases_and_never_counts() -> None:
+    found = plan("FROM base\nRUN a\n", args={"http_proxy": "p"})
+    assert {name: env_of(found)[name] for name in ("http_proxy", "HTTP_PROXY")} == {
+        "http_proxy": "p",
+        "HTTP_PROXY": "p",
+    }
+    operation = found.steps[-1].operation
+    assert isinstance(operation, Execute)
+    assert {"http_proxy", "HTTP_PROXY"} <= operation.unkeyed
+
+
+def test_targetstage_is_the_stage_that_was_asked_for_in_every_stage() -> None:
+    text = "FROM base AS one\nARG TARGETSTAGE\nRUN a\nFROM one AS two\nRUN b\n"
+    assert env_of(plan(text), 0)["TARGETSTAGE"] == "two"
+    assert env_of(plan(text, target="one"))["TARGETSTAGE"] == "one"
+    assert env_of(plan("FROM base\nARG TARGETSTAGE\nRUN a\n"))["TARGETSTAGE"] == "default"
+
+
+def test_a_stage_leaves_its_onbuild_to_the_next_one_and_to_no_more() -> None:
+    text = "FROM base AS one\nONBUILD RUN trigger\nFROM one AS two\nRUN a\nFROM two\nRUN b\n"
+    found = plan(text)
+    assert [step.title for step in found.steps] == ["RUN trigger", "RUN a", "RUN b"]
+    assert found.target.config.on_build == ()
+    assert plan(text, target="one").target.config.on_build == ("RUN trigger",)
+
+
+def test_a_trigger_of_a_stage_makes_the_stages_it_copies_from_needed() -> None:
+    text = "FROM base AS src\nRUN make\nFROM base AS one\nONBUILD COPY --from=src /a /b\nFROM one\n"
+    assert [step.title for step in plan(text).steps] == ["RUN make", "COPY --from=src /a /b"]
+
+
+def test_an_image_built_on_nothing_starts_in_the_root() -> None:
+    assert plan("FROM scratch\nENV a=b\n").target.config.working_dir == "/"
+
+
 def test_a_line_sees_the_values_from_before_it() -> None:
     found = plan("FROM base\nENV A=1\nENV A=2 B=$A\nRUN a\n")
     assert (env_of(found)["A"], env_of(found)["B"]) == ("2", "1")

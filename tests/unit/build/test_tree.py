@@ -155,3 +155,25 @@ def test_modes(text: str, mode: int, directory: bool, expected: int) -> None:
 def test_a_mode_that_means_nothing_is_refused(text: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid mode"):
         parse_mode(text)
+
+
+def parents(tree: Tree, *patterns: str) -> list[str]:
+    found = [source for pattern in patterns for source in tree.select_parents(pattern)]
+    return [entry.path for source in found for entry in source.entries if entry.path]
+
+
+def test_parents_are_kept_from_the_pivot_on_also_behind_a_wildcard(tree: Tree) -> None:
+    assert parents(tree, "src/sub/two.py") == ["src", "src/sub", "src/sub/two.py"]
+    assert parents(tree, "src/./sub/two.py") == ["sub", "sub/two.py"]
+    assert parents(tree, "s*/./sub/two.py") == ["sub", "sub/two.py"]
+    assert parents(tree, "s*/./**/*.json") == ["sub", "sub/data.json"]
+
+
+def test_parents_of_a_plain_name_must_be_there_and_those_of_a_wildcard_need_not(tree: Tree) -> None:
+    with pytest.raises(Missing):
+        parents(tree, "src/nothing")
+    with pytest.raises(Missing):
+        parents(tree, "src/./nothing")
+    [nothing] = tree.select_parents("src/noth*")
+    assert [entry.path for entry in nothing.entries] == [""]  # the destination is made all the same
+    assert tree.select_parents("noth*/./a") == []

@@ -1,0 +1,91 @@
+"""What single instructions leave in the image, where other builders had to show us."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kestrel.base.errors import InvalidArgument
+from kestrel.build import BuildRequest
+from kestrel.dockerfile import DockerfileError
+from kestrel.linux import mounts
+from kestrel.testing.builds import World
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    made = World(tmp_path)
+    await made.busybox()
+    yield made
+    assert made.snapshots.keys() == []
+    assert os.listdir(tmp_path / "builder" / "scratch") == []
+    made.database.close()
+
+
+def owned(world: World, result: Any) -> dict[str, tuple[int, int, int]]:
+    """Mode, user and group of everything in an image."""
+    view = world.snapshots.view(world.config(result).rootfs.diff_ids)
+    with mounts.opened(mounts.open_rootfs(view)) as fd:
+        root = Path(f"/proc/self/fd/{fd}/.")
+        found = {str(path.relative_to(root)): path.lstat() for path in root.rglob("*")}
+        return {name: (s.st_mode & 0o7777, s.st_uid, s.st_gid) for name, s in found.items()}
+
+
+async def test_the_same_copy_twice_is_the_same_layer_twice_and_still_an_image(world: World) -> None:
+    world.write(a="1", d__b="2")
+    result = await world.build("FROM scratch\nCOPY . /x\nCOPY . /x\nCOPY d /x\n")
+    layers = world.config(result).rootfs.diff_ids
+    assert layers[0] == layers[1]
+    assert sorted(p.name for p in (world.unpacked(result) / "x").iterdir()) == ["Dockerfile", "a", "b", "d"]
+
+
+async def test_a_directory_made_for_a_copy_has_the_mode_that_was_given_as_a_number(world: World) -> None:
+    world.write(a="1")
+    text = "COPY --chmod=770 a /n/m/a\nCOPY --chmod=go=X a /s/a\nADD --chmod=711 --chown=3:4 a /d/\n"
+    files = owned(world, await world.build(f"FROM scratch\n{text}"))
+    assert [files[name] for name in ("n", "n/m", "n/m/a")] == [(0o770, 0, 0)] * 3
+    assert (files["s"], files["s/a"]) == ((0o755, 0, 0), (0o600, 0, 0))
+    assert (files["d"], files["d/a"]) == ((0o711, 3, 4),) * 2
+
+
+async def test_workdir_belongs_to_the_user_unless_it_was_there(world: World) -> None:
+    world.write(a="1")
+    result = await world.build(
+        "FROM busybox\nCOPY a /there/\nUSER app\nWORKDIR /w/x\nWORKDIR /there\n"
+        "USER 7:8\nWORKDIR y\nUSER stranger\nWORKDIR /z\n"
+    )
+    files = owned(world, result)
+    owners = {name: files[name][1:] for name in ("w", "w/x", "there", "there/y", "z")}
+    assert owners == {"w": (1000, 1001), "w/x": (1000, 1001), "there": (0, 0), "there/y": (7, 8), "z": (0, 0)}
+
+
+async def test_a_build_without_cache_begins_its_cache_mounts_anew(world: World) -> None:
+    text = "FROM busybox\nARG N\nRUN --mount=type=cache,target=/c touch /c/$N && ls /c\n"
+    text += "RUN --mount=type=cache,target=/c ls /c\n"
+    await world.build(text, build_args={"N": "one"})
+    await world.build(text, build_args={"N": "two"}, no_cache=True)
+    assert world.log() == ["two", "two"]
+    await world.build(text, build_args={"N": "three"})
+    assert world.log()[:2] == ["three", "two"]
+
+
+async def test_a_dockerfile_may_be_called_in_small_letters(world: World) -> None:
+    await world.build("FROM scratch\nLABEL a=b\n")
+    (world.context / "Dockerfile").rename(world.context / "dockerfile")
+    result = await world.builder.build(BuildRequest(context=world.context))
+    assert world.config(result).config.labels == {"a": "b"}
+
+
+async def test_the_dockerfile_can_say_which_time_its_files_have(world: World) -> None:
+    text = "ARG SOURCE_DATE_EPOCH=1700000001\nFROM scratch\nCOPY Dockerfile /\n"
+    result = await world.build(text)
+    assert (world.unpacked(result) / "Dockerfile").stat().st_mtime == 1_700_000_001
+    result = await world.build(text, build_args={"SOURCE_DATE_EPOCH": "1700000002"})
+    assert (world.unpacked(result) / "Dockerfile").stat().st_mtime == 1_700_000_002
+    with pytest.raises(DockerfileError, match=r"SOURCE_DATE_EPOCH is `soon`(.|\n)*Dockerfile:1"):
+        await world.build("ARG SOURCE_DATE_EPOCH=soon\nFROM scratch\nCOPY Dockerfile /\n")
+    with pytest.raises(InvalidArgument, match="SOURCE_DATE_EPOCH is `soon`"):
+        await world.build(text, build_args={"SOURCE_DATE_EPOCH": "soon"})

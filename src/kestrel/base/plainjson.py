@@ -43,8 +43,8 @@ def _unknown(value: object) -> str:
 
 
 def dumps(value: object, *, sort_keys: bool = False) -> str:
-    """Return a value as one line."""
-    encode = make_encoder({}, _unknown, encode_basestring_ascii, None, ": ", ", ", sort_keys, False, False)
+    """Return a value as one line, without blanks: scripts compare it."""
+    encode = make_encoder({}, _unknown, encode_basestring_ascii, None, ":", ",", sort_keys, False, False)
     return "".join(encode(value, 0))
 
 

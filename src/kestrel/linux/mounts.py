@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PATH = abi.O_PATH
+MAX_LINKS = 40  # symbolic links followed in a path, as the kernel has it (`man 7 path_resolution`)
 IN_ROOT = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_MAGICLINKS
 
 
@@ -77,28 +78,33 @@ def open_in_root(root: int, path: str | bytes, flags: int = PATH, *, resolve: in
 def make_directories(root: int, path: str, *, mode: int = 0o755) -> int:
     """Create the directories of `path` that are missing inside `root`; return the last one as a descriptor.
 
-    Existing components may be symbolic links (they resolve inside the root). A dangling link is an error, as
-    mkdir(2) has it.
+    Components may be symbolic links, which resolve inside the root; what a dangling one names is made.
     """
-    parts = [part for part in path.split("/") if part and part != "."]
+    parts = _parts(path)
     # Most often everything exists: one call.
     try:
         return open_in_root(root, "/".join(parts) or ".", PATH | os.O_DIRECTORY)
     except FileNotFoundError:
         pass
     # Walk textually from the root, so that ".." and links keep their meaning at every step, and create by descriptor.
-    walked = ""
+    walked, links = "", 0
     current = open_in_root(root, ".", PATH | os.O_DIRECTORY)
     try:
-        for part in parts:
-            walked = f"{walked}/{part}"
+        while parts:
+            part, *parts = parts
             try:
-                following = open_in_root(root, walked, PATH | os.O_DIRECTORY)
+                following = open_in_root(root, f"{walked}/{part}", PATH | os.O_DIRECTORY)
+                walked = f"{walked}/{part}"
             except FileNotFoundError:
-                os.mkdir(part, mode, dir_fd=current)
-                following = syscalls.openat2(
-                    current, part, PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH
-                )
+                link = _make_directory(current, part, mode)
+                parts = [*_parts(link), *parts]
+                links += bool(link)
+                if links > MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+                if link and not link.startswith("/"):
+                    continue
+                walked = "" if link else f"{walked}/{part}"
+                following = open_in_root(root, ".", PATH | os.O_DIRECTORY) if link else _own(current, part)
             os.close(current)
             current = following
     except BaseException:
@@ -107,7 +113,25 @@ def make_directories(root: int, path: str, *, mode: int = 0o755) -> int:
     return current
 
 
-def make_file(root: int, path: str, *, mode: int = 0o644) -> int:
+def _own(parent: int, name: str) -> int:
+    """Open a directory that was just made, and nothing else that may have taken its place."""
+    return syscalls.openat2(parent, name, PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _make_directory(parent: int, name: str, mode: int) -> str:
+    """Make a directory; return what it is a link to when it is a link that names nothing, otherwise nothing."""
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        return os.readlink(name, dir_fd=parent)
+    return ""
+
+
+def make_file(root: int, path: str, *, mode: int = 0o644, links: int = 0) -> int:
     """Return a descriptor of the file at `path` inside `root`, made empty when absent (as a place for a bind)."""
     try:
         return open_in_root(root, path)
@@ -119,6 +143,11 @@ def make_file(root: int, path: str, *, mode: int = 0o644) -> int:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
         os.close(fd)
         return syscalls.openat2(directory, name, PATH, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH)
+    except FileExistsError:
+        if links == MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
+        link = os.readlink(name, dir_fd=directory)  # it names nothing yet
+        return make_file(root, link if link.startswith("/") else f"{parent}/{link}", mode=mode, links=links + 1)
     finally:
         os.close(directory)
 

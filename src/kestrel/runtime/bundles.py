@@ -79,10 +79,16 @@ class Record:
 
     def describe(self, status: str) -> "dict[str, Any]":
         """Return the state that the runtime-spec defines (runtime.md, "State")."""
-        found: dict[str, Any] = {"ociVersion": self.oci_version, "id": self.id, "status": status}
+        found: dict[str, Any] = {"ociVersion": self.oci_version, "id": self.id}
         if status != state.STOPPED:
             found["pid"] = self.pid
-        return {**found, "bundle": self.bundle, "annotations": self.annotations}
+        return {**found, "status": status, "bundle": self.bundle, "annotations": self.annotations}
+
+    def report(self, status: str) -> "dict[str, Any]":
+        """Return the state with what `state` and `list` say besides."""
+        first = {"ociVersion": self.oci_version, "id": self.id, "pid": 0}
+        more = {"rootfs": self.rootfs, "created": self.created, "owner": self.owner}
+        return {**first, **self.describe(status), **more}
 
 
 def check_id(identifier: str) -> str:

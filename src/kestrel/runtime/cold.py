@@ -25,7 +25,19 @@ from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, cgroups, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_version import VERSION
-from kestrel.runtime import bundles, filters, groups, hooks, parent, plan, process, resources, state, users
+from kestrel.runtime import (
+    bundles,
+    console,
+    filters,
+    groups,
+    hooks,
+    parent,
+    plan,
+    process,
+    report,
+    state,
+    users,
+)
 from kestrel.runtime.bundles import Record
 from kestrel.runtime.channel import Channel
 from kestrel.runtime.init import Apart, Stdio
@@ -42,12 +54,13 @@ PATIENCE = 10.0  # seconds for killed processes to go
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """How a process is to be made, beside its spec. `master` is told the terminal's descriptor."""
+    """How a process is to be made, beside its spec. `carried`: we carry what its terminal shows to our own output."""
 
     keyring: bool = True
     preserved: int = 0
     pivot: bool = True
     size: tuple[int, int] = (0, 0)
+    carried: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +117,9 @@ def _create(root: str, place: str, identifier: str, bundle: str, wishes: Wishes)
     )
     found = hierarchy()
     made = _plan(spec, record, found, root, wishes)
+    if report.debugging():
+        for line in made.describe():
+            report.debug(line)
     group = groups.make(found, record.cgroup, spec.get("linux") or {}) if found is not None else None
     creation = Creation(root, place, spec, record)
     try:
@@ -147,12 +163,11 @@ def _cgroup_path(spec: Mapping[str, Any], identifier: str) -> str:
 
 def _plan(spec: dict[str, Any], record: Record, found: Hierarchy | None, root: str, wishes: Wishes) -> plan.Plan:
     linux = spec.get("linux") or {}
-    limits = resources.limits(linux.get("resources") or {})
     return plan.build(
         {**spec, "root": {**spec["root"], "path": record.rootfs}},
         seccomp=filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"),
         cgroup_version=found.version if found is not None else 2,
-        cgroup_hierarchies=found.hierarchies(limits) if found is not None else (),
+        cgroup_hierarchies=found.hierarchies(everywhere=True) if found is not None else (),
         size=wishes.size,
         state=record.describe(state.CREATING),
         pivot=wishes.pivot,
@@ -189,13 +204,13 @@ class Creation:
         self._record = self._record.with_process(started.pid, bundles.start_time(started.pid))
         channel = Channel(started.channel)
         try:
-            warnings = self._prepare(channel)
+            warnings = self._prepare(channel, wishes)
         finally:
             channel.close()
         bundles.save(self._place, self._record)
         return self._record, Made(pid=started.pid, pidfd=started.pidfd, master=self._master, warnings=warnings)
 
-    def _prepare(self, channel: Channel) -> tuple[str, ...]:
+    def _prepare(self, channel: Channel, wishes: Wishes) -> tuple[str, ...]:
         while True:
             heard = channel.receive()
             if heard is None:
@@ -207,7 +222,7 @@ class Creation:
                 self._run_hooks()
                 channel.offer({"go": True})
             elif "ready" in message:
-                self._master = descriptors[0] if descriptors else -1
+                self._master = _master(descriptors, wishes)
                 return tuple(message["warnings"])
 
     def _run_hooks(self) -> None:
@@ -235,6 +250,14 @@ class Creation:
             told = self._record.with_process(0).describe(state.STOPPED)
             for hook in self._hooks.get("poststop", ()):
                 hooks.run_one(hook, told)
+
+
+def _master(descriptors: list[int], wishes: Wishes) -> int:
+    if not descriptors:
+        return -1
+    if wishes.carried:
+        console.as_written(descriptors[0])
+    return descriptors[0]
 
 
 def _pid_namespace(made: plan.Plan) -> tuple[int, plan.Plan]:
@@ -276,13 +299,24 @@ def start(root: str, record: Record) -> None:
 # --- exec -----------------------------------------------------------------------------------------------------------
 
 
-def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *, paused: bool = False) -> Made:
-    """Start a further process in a running container; what `wanted` leaves out is as the container's first has it."""
+def execute(
+    root: str,
+    record: Record,
+    wanted: dict[str, Any],
+    wishes: Wishes,
+    *,
+    paused: bool = False,
+    below: Mapping[str, str] | None = None,
+) -> Made:
+    """Start a further process in a running container; what `wanted` leaves out is as the container's first has it.
+
+    `below` says which groups below the container's it is to be in, by controller.
+    """
     hide()
     now = bundles.status(root, record)
     if now == state.PAUSED and not paused:
         raise FailedPrecondition("cannot exec in a paused container", hint="use --ignore-paused")
-    if now not in (state.RUNNING, state.PAUSED):
+    if now not in (state.CREATED, state.RUNNING, state.PAUSED):
         state.require("exec", now, record.id)
     spec = bundles.load_config(root, record.id)
     given = spec.get("process") or {}
@@ -291,27 +325,35 @@ def execute(root: str, record: Record, wanted: dict[str, Any], wishes: Wishes, *
             wanted[name] = given[name]
     linux = spec.get("linux") or {}
     task = process.parse(wanted, filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"), linux)
+    asked = wanted.get("consoleSize") or {}
+    size = (asked["width"], asked["height"]) if asked else wishes.size
+    group = group_of(record)
+    if below and group is not None:
+        try:
+            group = group.within(below)
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from None
     try:
         target = os.pidfd_open(record.pid)
     except ProcessLookupError:
         raise FailedPrecondition(f"container not running: {record.id}") from None
     try:
         apart = Apart(keyring=wishes.keyring, preserved=wishes.preserved)
-        started = parent.join(
-            target, lambda: task, group_of(record), STDIO, wishes.size, apart, users.parse(spec.get("linux") or {})
-        )
+        started = parent.join(target, lambda: task, group, STDIO, size, apart, users.parse(spec.get("linux") or {}))
+    except FileNotFoundError as error:
+        raise NotFound(f"adding pid {os.getpid()} to its cgroup: no such file or directory: {error.filename}") from None
     finally:
         os.close(target)
     os.close(started.pidfd)
     channel = Channel(started.channel)
     try:
-        return _joined(channel)
+        return _joined(channel, wishes)
     finally:
         channel.close()
         os.waitpid(started.pid, 0)
 
 
-def _joined(channel: Channel) -> Made:
+def _joined(channel: Channel, wishes: Wishes) -> Made:
     """Follow a process on its way in, until its program runs."""
     pid, pidfd, master, warnings, ready = 0, -1, -1, (), False
     while True:
@@ -326,7 +368,7 @@ def _joined(channel: Channel) -> Made:
         if "pid" in message:
             pid, pidfd = message["pid"], descriptors[0]
         elif "ready" in message:
-            master, warnings, ready = descriptors[0] if descriptors else -1, tuple(message["warnings"]), True
+            master, warnings, ready = _master(descriptors, wishes), tuple(message["warnings"]), True
             channel.offer({"go": True})
     if not ready:
         raise Internal("the process ended before its program ran")
@@ -340,7 +382,9 @@ def kill(root: str, record: Record, number: int, *, everyone: bool = False) -> N
     """Send a signal to a container's first process, or to all its processes."""
     now = bundles.status(root, record)
     group = group_of(record)
-    if everyone and group is not None:
+    # What shares the host's PID namespace does not end with its first process.
+    scattered = number == signal.SIGKILL and not record.own_pids
+    if group is not None and (everyone or (scattered and now == state.STOPPED and group.pids())):
         _signal_all(group, number)
         return
     if now not in state.ALLOWED["kill"]:
@@ -350,8 +394,8 @@ def kill(root: str, record: Record, number: int, *, everyone: bool = False) -> N
     except ProcessLookupError:
         raise FailedPrecondition("process already finished") from None
     if number == signal.SIGKILL and group is not None:
-        if not record.own_pids:
-            _signal_all(group, number)  # nothing else ends what shares the host's PID namespace
+        if scattered:
+            _signal_all(group, number)
         if now == state.PAUSED:
             group.freeze(False)
 

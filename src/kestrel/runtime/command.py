@@ -11,9 +11,9 @@ container that opens /proc/self/exe for writing finds a read-only file (CVE-2019
 
 import os
 import sys
-import time
 
 from kestrel.base.errors import InvalidArgument, KestrelError
+from kestrel.runtime import report
 from kestrel.runtime.arguments import Options, parse
 
 TYPE_CHECKING = False
@@ -85,6 +85,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "cpu-period": "text",
         "cpu-quota": "text",
         "cpu-burst": "text",
+        "cpu-rt-period": "text",
+        "cpu-rt-runtime": "text",
         "cpu-idle": "text",
         "cpu-share": "text",
         "cpuset-cpus": "text",
@@ -97,6 +99,8 @@ COMMANDS: dict[str, dict[str, str]] = {
     "spec": {"bundle,b": "text", "rootless": "switch"},
     "features": {},
     "events": {"interval": "text", "stats": "switch"},
+    "checkpoint": {},
+    "restore": {},
 }
 """Every command and its options."""
 
@@ -112,11 +116,13 @@ def main() -> "NoReturn":
     try:
         before = parse(words, GLOBAL)
         name = before.words[0] if before.words else ""
+        debug = before.on("debug") or before.text("log-level") == "debug"
+        report.configure(before.text("log"), before.text("log-format"), debug=debug)
         code = _dispatch(before, name, words)
     except (KestrelError, OSError) as error:
         message = error.message if isinstance(error, KestrelError) else _explained(error)
         told = f"{name} failed: {message}" if name in _PARENTS else message
-        report(before, told, error.hint if isinstance(error, KestrelError) else None)
+        report.error(told, error.hint if isinstance(error, KestrelError) else None)
         code = 255 if name == "exec" else FAILED
     sys.stdout.flush()
     os._exit(code)  # the interpreter's own end takes as long as some commands do
@@ -137,7 +143,7 @@ def _dispatch(before: Options, name: str, words: list[str]) -> int:
     if not name or name == "help" or before.on("help"):
         return _help()
     if name not in COMMANDS:
-        raise InvalidArgument(f"no help topic for '{name}'", hint=f"{NAME} --help lists the commands")
+        raise InvalidArgument(f"No help topic for '{name}'", hint=f"{_name()} --help lists the commands")
     if before.on("systemd-cgroup") or before.text("cgroup-manager") == "systemd":
         raise InvalidArgument(
             "the systemd cgroup driver is not supported",
@@ -173,49 +179,35 @@ def _seal(words: list[str]) -> None:
     )
 
 
-# --- words to the caller --------------------------------------------------------------------------------------------
+# --- words to people ------------------------------------------------------------------------------------------------
 
 
-def report(before: Options, message: str, hint: "str | None" = None, level: str = "error") -> None:
-    """Tell an error to people on standard error, and to the caller's log."""
-    path, moment = before.text("log"), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if before.text("log-format") == "json":
-        from kestrel.base import plainjson
-
-        record = plainjson.dumps({"level": level, "msg": message, "time": moment}) + "\n"
-    else:
-        quoted = message.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        record = f'time="{moment}" level={level} msg="{quoted}"\n'
-    if path:
-        try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            fd = os.open(path, flags, 0o644)
-            os.write(fd, record.encode())
-            os.close(fd)
-        except OSError as error:
-            sys.stderr.write(f"{NAME}: the log {path} cannot be written: {error.strerror}\n")
-        record = f"{message}\n" if level == "error" else ""
-    sys.stderr.write(record)
-    if hint and level == "error" and before.text("log-format") != "json":
-        sys.stderr.write(f"hint: {hint}\n")
-    sys.stderr.flush()
+def _name() -> str:
+    """Return what we were called: callers that look for `runc version` may install us under that name."""
+    return NAME if sys.argv[0] == "-c" else os.path.basename(sys.argv[0])
 
 
 def _version() -> int:
     from kestrel.oci.runtime_version import VERSION
 
-    sys.stdout.write(f"{NAME} version 0.1.0\nspec: {VERSION}\n")
+    sys.stdout.write(f"{_name()} version 0.1.0\nspec: {VERSION}\n")
     return 0
 
 
-def _help(name: str = "") -> int:
-    options = COMMANDS[name] if name else GLOBAL
-    sys.stdout.write(f"usage: {NAME} [global options] {name or 'COMMAND'} [options] [arguments]\n\n")
-    if not name:
-        sys.stdout.write(f"commands: {' '.join(COMMANDS)}\n\n")
-    for full, kind in options.items():
+def _help(command: str = "") -> int:
+    from kestrel.runtime import verbs
+
+    does = {name: getattr(verbs, f"do_{name}").__doc__.partition("\n")[0] for name in COMMANDS}
+    title = f"{_name()} {command} - {does[command]}" if command else f"{_name()} - Open Container Initiative runtime"
+    lines = ["NAME:", f"   {title}", "", "USAGE:"]
+    lines += [f"   {_name()} [global options] {command or 'COMMAND'} [options] [arguments]", ""]
+    if not command:
+        lines += ["COMMANDS:", *(f"   {name:12}{sentence}" for name, sentence in does.items()), ""]
+    lines.append("OPTIONS:")
+    for full, kind in (COMMANDS[command] if command else GLOBAL).items():
         names = ", ".join(f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in full.split(","))
-        sys.stdout.write(f"  {names}{'' if kind == 'switch' else ' ' + kind.upper()}\n")
+        lines.append(f"   {names}{'' if kind == 'switch' else ' ' + kind.upper()}")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 

@@ -29,12 +29,11 @@ class Raw:
             return
         self._before = termios.tcgetattr(self._fd)
         mode = termios.tcgetattr(self._fd)
-        # `man 3 cfmakeraw`
+        # `man 3 cfmakeraw`, but for OPOST: the lines that come end with a line feed alone (`as_written`)
         mode[0] &= ~(
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR
             | termios.ICRNL | termios.IXON
         )  # fmt: skip
-        mode[1] &= ~termios.OPOST
         mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
         mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
         termios.tcsetattr(self._fd, termios.TCSANOW, mode)
@@ -42,6 +41,13 @@ class Raw:
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)
+
+
+def as_written(fd: int) -> None:
+    """Let a terminal hand on lines as the program writes them: our own output, where they go, ends them its way."""
+    mode = termios.tcgetattr(fd)
+    mode[1] &= ~termios.ONLCR
+    termios.tcsetattr(fd, termios.TCSANOW, mode)
 
 
 def size() -> tuple[int, int]:

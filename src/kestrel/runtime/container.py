@@ -114,7 +114,7 @@ class Container:
             raise
         self._pending = reply
         # The spec has been inherited; of the rest only what a later exec inherits is still needed.
-        self._request = replace(request, spec="", process="", rootfs=None, resources={}, devices=())
+        self._request = replace(request, spec="", process="", rootfs=None, resources={})
         self._around.events.watch(self._channel.fileno(), loop.READ, self._heard)
 
     def _begin(self) -> None:
@@ -152,7 +152,7 @@ class Container:
         self.group = hierarchy.create(path, limits)
         try:
             self.group.limit(limits)
-            rules = resources.device_rules(wanted, self._request.devices)
+            rules = resources.device_rules(wanted)
             if rules is not None and "devices" in hierarchy.controllers:
                 self.group.devices(rules)
         except OSError as error:

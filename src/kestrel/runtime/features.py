@@ -52,7 +52,9 @@ def features() -> dict[str, Any]:
 
 def example() -> dict[str, Any]:
     """Return a config.json to begin with: a shell in a read-only root."""
-    spec = default_spec(["sh"], namespaces=("pid", "network", "ipc", "uts", "mount", "cgroup"))
+    # On version 1 a cgroup namespace of its own would hide from tools of the host where the container is.
+    own_groups = ("cgroup",) if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ()
+    spec = default_spec(["sh"], namespaces=("pid", "network", "ipc", "uts", "mount", *own_groups))
     spec["process"].update(
         terminal=True,
         env=["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],

@@ -14,6 +14,8 @@ _MEMBERS = {
     "blkio-weight": ("blockIO", "weight", False),
     "cpu-period": ("cpu", "period", False),
     "cpu-quota": ("cpu", "quota", False),
+    "cpu-rt-period": ("cpu", "realtimePeriod", False),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime", False),
     "cpu-burst": ("cpu", "burst", False),
     "cpu-idle": ("cpu", "idle", False),
     "cpu-share": ("cpu", "shares", False),

@@ -1,10 +1,10 @@
-"""A container's control group, from its spec: made, limited, changed. Shared by the shim and the command."""
+"""A container's control group, from its spec: made, limited, changed, as the command does it."""
 
 from __future__ import annotations
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.linux.cgroups import Group, Hierarchy
-from kestrel.runtime import resources
+from kestrel.runtime import bundles, resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,12 +15,22 @@ if TYPE_CHECKING:
 def make(hierarchy: Hierarchy, path: str, linux: Mapping[str, Any]) -> Group:
     """Make the group at `path` with the limits and device rules of a spec's `linux`.
 
-    Raises InvalidArgument when the kernel refuses a limit; the group is then removed again.
+    It is in every hierarchy, so that tools find the container by whichever they look at. Raises FailedPrecondition for
+    a group that others use, whose limits would become theirs, and InvalidArgument when the kernel refuses a limit; the
+    group is then removed again.
     """
     wanted = linux.get("resources") or {}
     limits = resources.limits(wanted)
-    rules = resources.device_rules(wanted, linux.get("devices") or ())
-    group = hierarchy.create(path, limits)
+    rules = resources.device_rules(wanted)
+    others = hierarchy.group(path).pids()
+    if others:
+        raise FailedPrecondition(
+            f"container's cgroup is not empty: {len(others)} process(es) found in {path}",
+            hint="linux.cgroupsPath has to be the container's own",
+        )
+    if bundles.frozen(path):
+        raise FailedPrecondition(f"container's cgroup unexpectedly frozen: {path}", hint="thaw it or choose another")
+    group = hierarchy.create(path, limits, everywhere=True)
     try:
         group.limit(limits)
         if rules is not None and "devices" in hierarchy.controllers:
@@ -38,15 +48,10 @@ def _drop(group: Group) -> None:
         pass  # it was there before, and in use
 
 
-def change(hierarchy: Hierarchy, group: Group, wanted: Mapping[str, Any]) -> None:
+def change(group: Group, wanted: Mapping[str, Any]) -> None:
     """Change limits of a group in use; what is not named stays. Raises InvalidArgument."""
     limits = resources.limits(wanted)
     try:
-        # Version 1 makes the groups of optional controllers (cpuset) only when a limit asks for them.
-        if set(hierarchy.hierarchies(limits)) - set(hierarchy.hierarchies()):
-            hierarchy.create(group.path, limits)
-            for pid in group.pids():
-                group.attach(pid)
         group.limit(limits)
     except OSError as error:
         raise InvalidArgument(f"{error.strerror}: {error.filename}", hint="the kernel refused a limit") from error

@@ -6,7 +6,8 @@
     poststart                 after that has begun;    poststop   after the container is deleted
 
 They run in the order listed and one after the other, with the container's state as JSON on standard input and no
-environment but their own: what the image or the caller has in its environment never reaches them (CVE-2025-23266).
+environment but their own: what the image or the caller has in its environment never reaches them (CVE-2025-23266),
+but for a startContainer hook without one, which is a program of the image and has the environment of the process.
 A hook that fails ends the container, except after its end: a failed poststop is only reported.
 
 Init runs some of them, so nothing here imports or looks anything up when it is called.
@@ -37,11 +38,11 @@ SAID = 2048  # bytes of a failed hook's output that are reported
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """A program to run; `timeout` in seconds, 0 for none."""
+    """A program to run; `timeout` in seconds, 0 for none. Without `env` it is not said what its environment is."""
 
     path: str
     args: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] | None = None
     timeout: int = 0
 
 
@@ -68,21 +69,24 @@ def _hook(kind: str, entry: Mapping[str, Any]) -> Hook:
     return Hook(
         path=path,
         args=tuple(entry.get("args") or (path,)),
-        env=tuple((name, value) for name, _, value in env),
+        env=tuple((name, value) for name, _, value in env) if "env" in entry else None,
         timeout=timeout or 0,
     )
 
 
-def run(kind: str, entries: Sequence[Hook], state: Mapping[str, Any]) -> None:
+def run(
+    kind: str, entries: Sequence[Hook], state: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> None:
     """Run hooks one after the other. Raises FailedPrecondition for the first that fails; the rest is not run."""
-    for hook in entries:
-        problem = run_one(hook, state)
+    for number, hook in enumerate(entries):
+        problem = run_one(hook, state, environment)
         if problem:
-            raise FailedPrecondition(f"error running {kind} hook {hook.path}: {problem}", hook=kind)
+            raise FailedPrecondition(f"error running {kind} hook #{number}: {hook.path}: {problem}", hook=kind)
 
 
-def run_one(hook: Hook, state: Mapping[str, Any]) -> str:
-    """Run a hook; return what went wrong, empty when nothing did."""
+def run_one(hook: Hook, state: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> str:
+    """Run a hook, in `environment` if it has none of its own; return what went wrong, empty when nothing did."""
+    env = dict(hook.env) if hook.env is not None else dict(environment or {})
     stdin, output = os.memfd_create("state", os.MFD_CLOEXEC), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
         os.write(stdin, plainjson.dumps(state).encode())
@@ -90,7 +94,7 @@ def run_one(hook: Hook, state: Mapping[str, Any]) -> str:
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in ((stdin, 0), (output, 1), (output, 2))]
         try:
             pid = os.posix_spawn(
-                hook.path, hook.args, dict(hook.env), file_actions=actions, setsigmask=(), setsigdef=[signal.SIGPIPE]
+                hook.path, hook.args, env, file_actions=actions, setsigmask=(), setsigdef=[signal.SIGPIPE]
             )
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
@@ -119,7 +123,9 @@ def _ended(pid: int, timeout: int, output: int) -> str:
     if status == 0:
         return ""
     how = (
-        f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
+        f"killed by signal: {(signal.strsignal(os.WTERMSIG(status)) or '').lower()}"
+        if os.WIFSIGNALED(status)
+        else f"exit status {os.WEXITSTATUS(status)}"
     )
     said = os.pread(output, SAID, max(0, os.fstat(output).st_size - SAID)).decode("utf-8", "replace").strip()
     return f"{how}, it said: {said}" if said else how
@@ -175,9 +181,9 @@ def operations(hooks: Hooks, state: Mapping[str, Any]) -> list[Operation]:
     return found
 
 
-def at_start(hooks: Hooks, state: Mapping[str, Any]) -> Callable[[], None] | None:
-    """Return what runs the startContainer hooks, or None when there are none."""
+def at_start(hooks: Hooks, state: Mapping[str, Any]) -> Callable[[Mapping[str, str]], None] | None:
+    """Return what runs the startContainer hooks, given the process's environment; None when there are none."""
     entries = hooks.get("startContainer")
     if not entries:
         return None
-    return lambda: run("startContainer", entries, inside(state, "created"))
+    return lambda env: run("startContainer", entries, inside(state, "created"), env)

@@ -19,6 +19,7 @@ socket that whoever starts the container connects to, once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -39,7 +40,7 @@ from kestrel.runtime.users import Ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
 FAILED = 126
@@ -162,6 +163,7 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
         operation.execute(place)
         if isinstance(operation, operations.EnterRoot):
             _taken = seal()
+    place.close()
     masters = [place.console] if place.console >= 0 else []
     finish(plan.process, child, place.terminal, masters, warnings, plan.start_hooks)
 
@@ -218,7 +220,7 @@ def finish(
     terminal: int,
     descriptors: Sequence[int],
     warnings: Sequence[str | None],
-    start_hooks: Callable[[], None] | None = None,
+    start_hooks: Callable[[Mapping[str, str]], None] | None = None,
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
     apart = child.apart or Apart()
@@ -249,8 +251,9 @@ def _keep_only(preserved: int) -> None:
     """
     try:
         syscalls.close_range(3 + preserved, flags=abi.CLOSE_RANGE_CLOEXEC)
-    except PermissionError:
-        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+            raise
 
 
 def _wait_at(gate: socket.socket, creator: Channel) -> Channel:
@@ -270,13 +273,17 @@ def _end(number: int, _frame: object) -> NoReturn:
 
 
 def _launch(
-    task: Process, path: str, env: dict[str, str], preserved: int, start_hooks: Callable[[], None] | None
+    task: Process,
+    path: str,
+    env: dict[str, str],
+    preserved: int,
+    start_hooks: Callable[[Mapping[str, str]], None] | None,
 ) -> NoReturn:
-    if start_hooks is not None:
-        start_hooks()
     _keep_only(preserved)
     # The filter goes in as late as it may, so that a profile need not allow what we do until here.
     process.install_late(task)
+    if start_hooks is not None:
+        start_hooks(env)  # programs of the image, which are to be filtered as well
     try:
         os.execve(path, task.args, env)
     except OSError as error:

@@ -38,6 +38,18 @@ def wanted(options: Options, first: dict[str, Any]) -> dict[str, Any]:
     return process
 
 
+def groups_below(words: list[str]) -> dict[str, str]:
+    """Return the groups to join below the container's, by controller ("" for all): `PATH` or `CONTROLLER,...:PATH`."""
+    found = {}
+    for word in words:
+        controllers, _, path = word.rpartition(":")
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if ".." in parts:
+            raise InvalidArgument(f"bad sub cgroup path {path!r}", hint="it is a path below the container's own group")
+        found.update(dict.fromkeys(controllers.split(","), "/".join(parts)))
+    return found
+
+
 def _variable(word: str) -> str:
     if "=" not in word:
         raise InvalidArgument(f"--env {word!r} is not NAME=VALUE")
@@ -60,13 +72,13 @@ def _number(text: str, name: str) -> int:
 
 
 def _more(first: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]:
-    """Add capabilities: to what the process has and may have, and to the ambient set if it had any of it inherited."""
+    """Add capabilities: to what it has and may have, and to the ambient set if anything is inheritable."""
     found = {
         kind: list(first.get(kind) or ()) for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
     }
     for name in names:
         full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
-        for kind in ("bounding", "effective", "permitted"):
+        for kind in ("bounding", "effective", "permitted", *(("ambient",) if found["inheritable"] else ())):
             if full not in found[kind]:
                 found[kind].append(full)
     return found

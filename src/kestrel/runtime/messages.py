@@ -66,7 +66,7 @@ class CreateRequest:
     """A container to make ready: everything but the exec of its process.
 
     `spec` is JSON text, which only the container's own process reads; what the shim has to know of it stands beside
-    it: the types of its new `namespaces`, the path of the `pid_namespace` it joins, its `resources`, `devices` and
+    it: the types of its new `namespaces`, the path of the `pid_namespace` it joins, its `resources` and
     mappings, and of its `process`, again as text, what a later exec inherits. `asked` fills these in.
 
     `rootfs` is `linux.rootfs.Rootfs.to_json()`, or None for the spec's `root.path`. `cgroup` is relative to each
@@ -80,7 +80,6 @@ class CreateRequest:
     namespaces: Sequence[str] = ()
     pid_namespace: str = ""
     resources: JSON = field(default_factory=dict)
-    devices: Sequence[JSON] = ()
     uid_mappings: Sequence[JSON] = ()
     gid_mappings: Sequence[JSON] = ()
     rootfs: JSON | None = None
@@ -104,7 +103,6 @@ class CreateRequest:
             namespaces=[entry.get("type", "") for entry in entries if not entry.get("path")],
             pid_namespace=next((e["path"] for e in entries if e.get("type") == "pid" and e.get("path")), ""),
             resources=linux.get("resources") or {},
-            devices=linux.get("devices") or (),
             uid_mappings=linux.get("uidMappings") or (),
             gid_mappings=linux.get("gidMappings") or (),
             cgroup=cgroup or linux.get("cgroupsPath") or "",

@@ -136,7 +136,9 @@ def _proc_target(place: Place, destination: str) -> int:
         return mounts.open_in_root(place.root, path, mounts.PATH | os.O_DIRECTORY, resolve=resolve)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise InvalidArgument(f"{destination} of the image is a symbolic link, refusing to mount on it") from None
+            raise InvalidArgument(
+                f"{destination} must be mounted on ordinary directory, not on a symbolic link of the image"
+            ) from None
         raise
 
 
@@ -156,15 +158,15 @@ class MountFilesystem(Operation):
 
     def execute(self, place: Place) -> None:
         """Mount detached, then attach."""
+        pairs = [("source", self.source or self.kind), *self.options.data]
+        # A tmpfs without a mode is 01777; a new one over an existing directory looks like it.
+        if self.kind == "tmpfs" and "mode" not in dict(self.options.data):
+            pairs += _mode_of(place, self.destination)
         if self.kind in ("proc", "sysfs"):
             target = _proc_target(place, self.destination)
         else:
             target = mounts.make_directories(place.root, self.destination)
         with opened(target):
-            pairs = [("source", self.source or self.kind), *self.options.data]
-            # A tmpfs without a mode would be 01777; a new one over an existing directory looks like it.
-            if self.kind == "tmpfs" and "mode" not in dict(self.options.data):
-                pairs.append(("mode", format(stat.S_IMODE(os.fstat(target).st_mode), "o")))
             try:
                 mount = mounts.filesystem(self.kind, pairs, attributes=self.options.add)
             except OSError as error:
@@ -174,6 +176,30 @@ class MountFilesystem(Operation):
                     _copy_up(target, mount)
                 mounts.attach(mount, target, name=self.destination)
                 _settle(mount, self.options)
+
+
+def _mode_of(place: Place, path: str) -> list[tuple[str, str]]:
+    try:
+        with opened(mounts.open_in_root(place.root, path)) as directory:
+            return [("mode", format(stat.S_IMODE(os.fstat(directory).st_mode), "o"))]
+    except FileNotFoundError:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFilesystem(Operation):
+    """Make a filesystem in memory read-only, once everything that belongs into it is there."""
+
+    destination: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"make {self.destination} read-only"
+
+    def execute(self, place: Place) -> None:
+        """mount_setattr(2) on the mount alone."""
+        with opened(mounts.open_in_root(place.root, self.destination)) as mount:
+            mounts.set_attributes(mount, add=abi.MOUNT_ATTR_RDONLY)
 
 
 def _copy_up(source: int, target: int) -> None:
@@ -215,12 +241,16 @@ def _settle(mount: int, options: Options) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MountBind(Operation):
-    """Put a file or directory of the host (taken before) at a path of the container."""
+    """Put a file or directory of the host (taken before) at a path of the container.
+
+    One that lies in the container's own root is taken now: mounts that were listed earlier are to be seen in it.
+    """
 
     index: int
     source: str
     destination: str
     options: Options = field(default_factory=Options)
+    take: "TakeSource | None" = None
 
     def describe(self) -> str:
         """Say it."""
@@ -229,6 +259,8 @@ class MountBind(Operation):
 
     def execute(self, place: Place) -> None:
         """Set its flags while it is nowhere, then attach: it never appears writable where it should not be."""
+        if self.take is not None:
+            self.take.execute(place)
         with opened(_latest(place.sources.pop(self.index), recursive=self.options.recursive)) as mount:
             options = self.options
             propagation = options.propagation or abi.MS_PRIVATE

@@ -4,6 +4,8 @@ An operation has two abilities: `describe()` says in plain words what it will do
 errors), `execute(place)` does it, inside the container's new mount namespace and before the root is entered.
 """
 
+import os
+
 from kestrel.linux import mounts
 from kestrel.runtime.channel import Channel
 
@@ -40,6 +42,12 @@ class Place:
         self.empty: Cover | None = None  # one read-only, empty tmpfs for every masked directory
         self.console = -1  # the master of the container's terminal
         self.terminal = -1  # its other end
+
+    def close(self) -> None:
+        """Let go of what was only needed for the mounts: whoever waits to be started holds nothing of the host."""
+        covers = [cover.mount for cover in (self.null, self.empty) if cover is not None]
+        for fd in {self.root, *self.sources.values(), *covers} - {-1}:
+            os.close(fd)
 
 
 class Operation:

@@ -51,6 +51,8 @@ DEVICES = (
 """What every container has (config-linux.md, "Default Devices"); /dev/console and /dev/ptmx come apart."""
 
 
+READ_ONLY = abi.MOUNT_ATTR_RDONLY
+
 LABELLED = ("tmpfs", "devpts", "mqueue")
 """Filesystems that `linux.mountLabel` is for: those that take an SELinux context when they are mounted."""
 
@@ -67,7 +69,7 @@ class Plan:
     operations: tuple[Operation, ...]
     process: Process
     ids: Ids | None = None
-    start_hooks: Callable[[], None] | None = None
+    start_hooks: Callable[[Mapping[str, str]], None] | None = None
     time_offsets: tuple[tuple[str, int, int], ...] = ()
 
     def describe(self) -> list[str]:
@@ -114,19 +116,22 @@ def build(
     cgroups = op.MountCgroups("", cgroup_version, tuple(cgroup_hierarchies), group=group)
     entries = spec.get("mounts") or ()
     mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids)
-    operations: list[Operation] = [_source(m, entries[m.index]) for m in mounts if isinstance(m, op.MountBind)]
-    operations += [op.OwnMounts(own), op.MountRoot(rootfs, (spec.get("root") or {}).get("path", ""), own, ids)]
+    root = (spec.get("root") or {}).get("path", "")
+    operations = _sources(mounts, entries, "" if rootfs is not None else root)
+    operations += [op.OwnMounts(own), op.MountRoot(rootfs, root, own, ids)]
     operations += [users.ActAsOwner(ids.uid(0), ids.gid(0))] if ids is not None else []
+    closed = _closed(mounts)
     operations += mounts
     operations += _devices(spec, linux, process, size, ids)
+    operations += closed
     found = hooks.parse(spec)
     if found and state is None:
         raise Unimplemented("hooks are not run here", hint="use `kestrel-runtime` for a container with hooks")
     operations += hooks.operations(found, state or {})
     if process.cwd != "/":
         operations.append(op.MakeDirectory(process.cwd))
-    operations += [op.MaskPath(path) for path in linux.get("maskedPaths") or ()]
-    operations += [op.ReadOnlyPath(path) for path in linux.get("readonlyPaths") or ()]
+    operations += [op.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or ())]
+    operations += [op.ReadOnlyPath(path) for path in dict.fromkeys(linux.get("readonlyPaths") or ())]
     operations += _names(spec)
     operations += [names.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
     if (spec.get("root") or {}).get("readonly"):
@@ -156,6 +161,31 @@ def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[
         else:
             new |= bit
     return new, tuple(joined)
+
+
+def _sources(mounts: list[Operation], entries: Sequence[Mapping[str, Any]], root: str) -> list[Operation]:
+    """Return how the sources of bind mounts are taken first; one that lies in `root` is taken by its mount, later."""
+    found: list[Operation] = []
+    for number, mount in enumerate(mounts):
+        if not isinstance(mount, op.MountBind):
+            continue
+        source = _source(mount, entries[mount.index])
+        if root and f"{mount.source}/".startswith(f"{root}/"):
+            mounts[number] = replace(mount, take=source)
+        else:
+            found.append(source)
+    return found
+
+
+def _closed(mounts: list[Operation]) -> list[Operation]:
+    """Let filesystems in memory that are to be read-only be writable until all is in them; return what ends that."""
+    found: list[Operation] = []
+    for number, mount in enumerate(mounts):
+        if isinstance(mount, op.MountFilesystem) and mount.kind == "tmpfs" and mount.options.add & READ_ONLY:
+            writable = replace(mount.options, add=mount.options.add & ~READ_ONLY)
+            mounts[number] = replace(mount, options=writable)
+            found.append(op.CloseFilesystem(mount.destination))
+    return found
 
 
 def _source(bind: op.MountBind, entry: Mapping[str, Any]) -> op.TakeSource:

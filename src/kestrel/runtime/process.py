@@ -12,14 +12,15 @@ that the kernel's rules force:
 
 and right before execve, when no_new_privs is on, seccomp, so that the filter need not allow any of the above.
 
-No name is looked up: numbers only. /etc/passwd of an image is a stranger's file, and looking names up through libc
-would load its NSS modules (CVE-2019-14271).
+No name is looked up: numbers only. /etc/passwd of an image is a stranger's file, read as text for HOME and nothing
+else; looking names up through libc would load its NSS modules (CVE-2019-14271).
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import stat
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass, field
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ID = 2**32 - 2
+PASSWD_SIZE = 1 << 20  # bytes of an image's /etc/passwd that are looked at
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
 
@@ -262,8 +264,25 @@ def _directory_error(path: str, error: OSError) -> InvalidArgument:
 
 
 def environment(process: Process) -> dict[str, str]:
-    """Return the environment: the spec's, later entries winning, and HOME when nobody set it."""
+    """Return the environment: the spec's, later entries winning, and HOME when nobody set it to anything."""
     env = dict(process.env)
-    if "HOME" not in env:
-        env["HOME"] = "/root" if process.uid == 0 else "/"
+    if not env.get("HOME"):
+        env["HOME"] = _home(process.uid) or ("/root" if process.uid == 0 else "/")
     return env
+
+
+def _home(uid: int) -> str:
+    """Return a user's directory as the image's /etc/passwd has it (`man 5 passwd`), empty when it does not say."""
+    try:
+        fd = os.open("/etc/passwd", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return ""
+    try:
+        text = os.read(fd, PASSWD_SIZE) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    number = b"%d" % uid
+    lines = (line.split(b":") for line in text.split(b"\n"))
+    return next((os.fsdecode(words[5]) for words in lines if len(words) > 6 and words[2] == number), "")

@@ -36,7 +36,7 @@ def find(name: str, env: dict[str, str]) -> str:
         candidate = f"{directory or '.'}/{name}"
         try:
             if stat.S_ISREG(os.stat(candidate).st_mode):
-                if os.access(candidate, os.X_OK, effective_ids=os.geteuid() != os.getuid()):
+                if _may_execute(candidate):
                     return candidate
                 refused = refused or candidate
         except OSError:
@@ -56,8 +56,16 @@ def _look_at(path: str) -> None:
         raise explain(path, FileNotFoundError(errno.ENOENT, "")) from None
     except OSError:
         return  # execve(2) says what it is
-    if not os.access(path, os.X_OK, effective_ids=os.geteuid() != os.getuid()):
+    if not _may_execute(path):
         raise explain(path, PermissionError(errno.EACCES, ""))
+
+
+def _may_execute(path: str) -> bool:
+    """access(2) asks for the real user without rights; who may override modes is asked for by faccessat2(2).
+
+    That one is tried second: a seccomp profile that is in force already may not know it.
+    """
+    return os.access(path, os.X_OK) or os.access(path, os.X_OK, effective_ids=True)
 
 
 def explain(path: str, error: OSError) -> KestrelError:
@@ -70,9 +78,9 @@ def explain(path: str, error: OSError) -> KestrelError:
             f'exec: "{path}": permission denied', hint=_why_not_executable(path), exit_code=NOT_EXECUTABLE
         )
     if error.errno == errno.ENOEXEC:
-        return InvalidArgument(f'exec: "{path}": exec format error', hint=_why_format(head), exit_code=NOT_EXECUTABLE)
+        return InvalidArgument(f"exec {path}: exec format error", hint=_why_format(head), exit_code=NOT_EXECUTABLE)
     reason = os.strerror(error.errno or 0).lower()
-    return InvalidArgument(f'exec: "{path}": {reason}', hint=None, exit_code=NOT_EXECUTABLE)
+    return InvalidArgument(f"exec {path}: {reason}", hint=None, exit_code=NOT_EXECUTABLE)
 
 
 def _head(path: str) -> bytes:
@@ -90,7 +98,7 @@ def _head(path: str) -> bytes:
 
 
 def _missing(path: str, head: bytes) -> KestrelError:
-    missing = f'exec: "{path}": no such file or directory'
+    missing = f"exec {path}: no such file or directory"
     if head.startswith(b"#!"):
         line = head[2:].split(b"\n", 1)[0]
         interpreter = line.strip(b" \t").split(b" ", 1)[0].decode(errors="replace")
@@ -113,7 +121,9 @@ def _missing(path: str, head: bytes) -> KestrelError:
             hint="the program was built for another C library or base image; build it statically or use its own base",
             exit_code=NOT_FOUND,
         )
-    return NotFound(missing, hint="the path is looked up inside the image", exit_code=NOT_FOUND)
+    return NotFound(
+        f'exec: "{path}": no such file or directory', hint="the path is looked up inside the image", exit_code=NOT_FOUND
+    )
 
 
 def _loader(head: bytes) -> str:

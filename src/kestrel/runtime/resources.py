@@ -7,7 +7,7 @@ from kestrel.linux.cgroups import DeviceRule, Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
 DEFAULT_DEVICES = (
@@ -32,8 +32,6 @@ def limits(resources: Mapping[str, Any]) -> Limits:
             raise Unimplemented(f"linux.resources.{name} is not supported yet")
     memory = resources.get("memory") or {}
     cpu = resources.get("cpu") or {}
-    if cpu.get("realtimeRuntime") or cpu.get("realtimePeriod"):
-        raise Unimplemented("real-time CPU limits are not supported yet")
     return Limits(
         memory=memory.get("limit") or None,
         reservation=memory.get("reservation") or None,
@@ -43,15 +41,22 @@ def limits(resources: Mapping[str, Any]) -> Limits:
         shares=cpu.get("shares") or None,
         quota=cpu.get("quota") or None,
         period=cpu.get("period") or None,
+        realtime_runtime=cpu.get("realtimeRuntime") or None,
+        realtime_period=cpu.get("realtimePeriod") or None,
         burst=cpu.get("burst"),
         idle=cpu.get("idle"),
         cpus=cpu.get("cpus") or "",
         mems=cpu.get("mems") or "",
-        pids=(resources.get("pids") or {}).get("limit"),
+        pids=_pids((resources.get("pids") or {}).get("limit")),
         hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits") or ()),
         unified=dict(resources.get("unified") or {}),
         **_block(resources.get("blockIO") or {}),
     )
+
+
+def _pids(limit: int | None) -> int | None:
+    """A group holds one process at least: 0, which the specification allows, is what 1 is, and the kernel says so."""
+    return 1 if limit == 0 else limit
 
 
 def _block(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,23 +71,20 @@ def _block(spec: Mapping[str, Any]) -> dict[str, Any]:
         for name, file in names.items()
         for entry in spec.get(name) or ()
     ]
-    return {"io_weight": spec.get("weight") or None, "throttles": tuple(throttles)}
+    weights = [f"{entry['major']}:{entry['minor']} {entry['weight']}" for entry in spec.get("weightDevice") or ()]
+    return {"io_weight": spec.get("weight") or None, "io_weights": tuple(weights), "throttles": tuple(throttles)}
 
 
-def device_rules(
-    resources: Mapping[str, Any], devices: Sequence[Mapping[str, Any]] = ()
-) -> tuple[DeviceRule, ...] | None:
-    """Return the device rules: the spec's, the defaults, and the container's own devices; None when all is allowed."""
+def device_rules(resources: Mapping[str, Any]) -> tuple[DeviceRule, ...] | None:
+    """Return the device rules: the spec's, then the defaults; None when all is allowed.
+
+    A device in `linux.devices` is made, not allowed: that takes a rule of its own (config-linux.md).
+    """
     entries = resources.get("devices") or ()
     rules = [_rule(entry) for entry in entries]
     if rules and rules[-1].allow and rules[-1].kind == "a" and rules[-1].major is None and rules[-1].minor is None:
         return None
-    own = [
-        DeviceRule(allow=True, kind=d["type"].replace("u", "c"), major=d.get("major", 0), minor=d.get("minor", 0))
-        for d in devices
-        if d["type"] in ("c", "u", "b")
-    ]
-    return (*rules, *DEFAULT_DEVICES, *own)
+    return (*rules, *DEFAULT_DEVICES)
 
 
 def _rule(entry: Mapping[str, Any]) -> DeviceRule:

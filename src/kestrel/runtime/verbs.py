@@ -7,8 +7,8 @@ import os
 import sys
 
 from kestrel.base import plainjson
-from kestrel.base.errors import FailedPrecondition, InvalidArgument
-from kestrel.runtime import bundles, state
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from kestrel.runtime import bundles, report, state
 from kestrel.runtime.arguments import Options
 from kestrel.runtime.bundles import Record
 
@@ -66,6 +66,7 @@ def _wishes(options: Options, *, foreground: bool) -> "Wishes":
         preserved=cold.preserved(options.number("preserve-fds"), os.environ),
         pivot=not options.on("no-pivot"),
         size=console.size() if foreground else (0, 0),
+        carried=foreground and not options.text("console-socket"),
     )
 
 
@@ -82,7 +83,7 @@ def _hand_over(root: str, record: Record, made: "Made", options: Options) -> int
     from kestrel.runtime import cold
 
     try:
-        _warn(made.warnings)
+        report.warnings(made.warnings)
         if made.master >= 0 and options.text("console-socket"):
             cold.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
         if options.text("pidfd-socket"):
@@ -93,11 +94,6 @@ def _hand_over(root: str, record: Record, made: "Made", options: Options) -> int
         cold.delete(root, record, force=True)
         raise
     return 0
-
-
-def _warn(warnings: "tuple[str, ...] | list[str]") -> None:
-    for warning in warnings:
-        sys.stderr.write(f"warning: {warning}\n")
 
 
 def do_start(root: str, options: Options) -> int:
@@ -126,7 +122,7 @@ def do_run(root: str, options: Options) -> int:
         return 0
     code = _wait(made, options)
     if not options.on("keep"):
-        _warn(cold.delete(root, record, force=True))
+        report.warnings(cold.delete(root, record, force=True))
     return code
 
 
@@ -142,9 +138,7 @@ def _wait(made: "Made", options: Options) -> int:
 def do_state(root: str, options: Options) -> int:
     """Print a container's state."""
     record = _container(root, options)
-    now = bundles.status(root, record)
-    found = {"pid": 0, **record.describe(now), "rootfs": record.rootfs, "created": record.created}
-    _print({**found, "owner": record.owner})
+    _print(record.report(bundles.status(root, record)))
     return 0
 
 
@@ -175,7 +169,6 @@ def signal_number(name: str) -> int:
 
 def do_delete(root: str, options: Options) -> int:
     """Remove a container."""
-    from kestrel.base.errors import NotFound
     from kestrel.runtime import cold
 
     force = options.on("force")
@@ -186,7 +179,7 @@ def do_delete(root: str, options: Options) -> int:
             raise
         bundles.forget(root, options.words[0])  # what a creation that was killed has left
         return 0
-    _warn(cold.delete(root, record, force=force))
+    report.warnings(cold.delete(root, record, force=force))
     return 0
 
 
@@ -229,9 +222,14 @@ def do_exec(root: str, options: Options) -> int:
     if wanted.get("terminal") and detached and not options.text("console-socket"):
         raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
     made = cold.execute(
-        root, record, wanted, _wishes(options, foreground=not detached), paused=options.on("ignore-paused")
+        root,
+        record,
+        wanted,
+        _wishes(options, foreground=not detached),
+        paused=options.on("ignore-paused"),
+        below=joining.groups_below(options.all("cgroup")),
     )
-    _warn(made.warnings)
+    report.warnings(made.warnings)
     if made.master >= 0 and options.text("console-socket"):
         cold.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
     if options.text("pidfd-socket"):
@@ -246,28 +244,20 @@ def do_exec(root: str, options: Options) -> int:
 
 def do_list(root: str, options: Options) -> int:
     """List the containers of this root."""
+    if root != bundles.ROOT and not os.path.isdir(root):
+        raise NotFound(f"no such directory: {root}", hint="--root names where containers are kept")
     found = []
     for identifier in bundles.every(root):
         try:
             record = bundles.load(root, identifier)
         except Exception as error:  # noqa: BLE001 - one that cannot be read must not hide the others
-            sys.stderr.write(f"warning: {identifier}: {error}\n")
+            report.warnings([f"{identifier}: {error}"])
             continue
         found.append((record, bundles.status(root, record)))
     if options.on("quiet"):
         sys.stdout.write("".join(f"{record.id}\n" for record, _ in found))
     elif options.text("format") == "json":
-        entries = [
-            {
-                "pid": 0,
-                **record.describe(now),
-                "rootfs": record.rootfs,
-                "created": record.created,
-                "owner": record.owner,
-            }
-            for record, now in found
-        ]
-        sys.stdout.write(plainjson.dumps(entries))
+        sys.stdout.write(plainjson.dumps([record.report(now) for record, now in found]))
     else:
         rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
         rows += [
@@ -286,8 +276,6 @@ def do_ps(root: str, options: Options) -> int:
     from kestrel.runtime import cold
 
     record = _container(root, options)
-    if bundles.status(root, record) == state.STOPPED:
-        raise FailedPrecondition("container not running", status=state.STOPPED)
     pids = list(cold.processes(record))
     if options.text("format") == "json":
         sys.stdout.write(plainjson.dumps(pids) + "\n")
@@ -334,10 +322,10 @@ def do_update(root: str, options: Options) -> int:
     now = bundles.status(root, record)
     if now not in state.ALLOWED["update"]:
         raise FailedPrecondition("container not running", status=now)
-    found, group = cold.hierarchy(), cold.group_of(record)
-    if found is None or group is None:
+    group = cold.group_of(record)
+    if group is None:
         raise FailedPrecondition(f"container {record.id} has no control group and so no limits")
-    groups.change(found, group, figures.wanted(options))
+    groups.change(group, figures.wanted(options))
     return 0
 
 
@@ -362,3 +350,13 @@ def do_features(_root: str, _options: Options) -> int:
 
     _print(features.features())
     return 0
+
+
+def do_checkpoint(_root: str, _options: Options) -> int:
+    """Save a running container to disk (not supported)."""
+    raise Unimplemented("checkpoint is not supported: this runtime does not drive CRIU")
+
+
+def do_restore(_root: str, _options: Options) -> int:
+    """Restore a container from a checkpoint (not supported)."""
+    raise Unimplemented("restore is not supported: this runtime does not drive CRIU")

@@ -83,7 +83,7 @@ def runtime(layer: Path) -> Iterator[Command]:
     command = Command(home, bundle, f"kestrel-test-{os.getpid()}")
     command.spec("sleep", "60")
     yield command
-    for entry in json.loads(command.ok("list", "--format", "json")):
+    for entry in json.loads(command.ok("list", "--format", "json")) if (home / "state").exists() else ():
         command("delete", "--force", entry["id"])
     shutil.rmtree(home)
 
@@ -126,7 +126,7 @@ def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Comman
         (("exec", "none", "true"), "container does not exist"),
         (("state", "../../etc"), "invalid container id format"),
         (("state", ""), "container id cannot be empty"),
-        (("frobnicate",), "no help topic for 'frobnicate'"),
+        (("frobnicate",), "No help topic for 'frobnicate'"),
         (("state", "--colour", "none"), "flag provided but not defined: -colour"),
         (("--systemd-cgroup", "list"), "systemd cgroup driver is not supported"),
     ],
@@ -169,7 +169,7 @@ def test_an_id_is_taken_once(runtime: Command) -> None:
 
 def test_operations_out_of_order_are_refused(runtime: Command) -> None:
     runtime.ok("create", "--bundle", str(runtime.bundle), "one")
-    assert "cannot exec in a container that is not running" in runtime("exec", "one", "true").stderr
+    runtime.ok("exec", "one", "true")  # it has a first process already
     runtime.ok("start", "one")
     assert "not in the created state" in runtime("start", "one").stderr
     assert "that is not stopped: running" in runtime("delete", "one").stderr
@@ -177,6 +177,59 @@ def test_operations_out_of_order_are_refused(runtime: Command) -> None:
     runtime.ok("kill", "one", "9")
     runtime.until("one", "stopped")
     assert "container not running" in runtime("kill", "one", "TERM").stderr
+    assert "cannot exec in a container that is not running" in runtime("exec", "one", "true").stderr
+
+
+def test_a_group_that_others_use_is_not_taken(runtime: Command) -> None:
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert "container's cgroup is not empty" in runtime("create", "--bundle", str(runtime.bundle), "two").stderr
+    assert runtime.ok("exec", "one", "true") == ""
+
+
+def test_what_is_left_without_a_pid_namespace_is_killed_when_its_first_process_has_ended(runtime: Command) -> None:
+    runtime.spec("sh", "-c", "sleep 600 & exit 0")
+    config = json.loads((runtime.bundle / "config.json").read_text())
+    config["linux"]["namespaces"] = [kind for kind in config["linux"]["namespaces"] if kind["type"] != "pid"]
+    (runtime.bundle / "config.json").write_text(json.dumps(config))
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    runtime.until("one", "stopped")
+    assert len(json.loads(runtime.ok("ps", "--format", "json", "one"))) == 1
+    runtime.ok("kill", "one", "KILL")
+    while json.loads(runtime.ok("ps", "--format", "json", "one")):
+        time.sleep(0.01)
+
+
+def test_a_process_joins_groups_below_the_containers(runtime: Command) -> None:
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert "bad sub cgroup path" in runtime("exec", "--cgroup", "../x", "one", "true").stderr
+    assert "adding pid" in runtime("exec", "--cgroup", "absent", "one", "true").stderr
+    assert "unknown controller" in runtime("exec", "--cgroup", "colour:/", "one", "true").stderr
+    top = Path(f"/sys/fs/cgroup/memory/{runtime.cgroup}")
+    if not top.exists():
+        pytest.skip("the control groups here are version 2")
+    (top / "below").mkdir()
+    groups = runtime.ok("exec", "--cgroup", "memory:below", "one", "cat", "/proc/self/cgroup")
+    assert f":memory:/{runtime.cgroup}/below\n" in groups
+    assert f":pids:/{runtime.cgroup}\n" in groups
+
+
+def test_home_is_the_users_when_nobody_set_it(runtime: Command) -> None:
+    with (runtime.bundle / "rootfs/etc/passwd").open("a") as file:
+        file.write("tester:x:2000:2000::/home/tester:/bin/sh\n")
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert runtime.ok("exec", "-u", "2000", "one", "sh", "-c", "echo $HOME") == "/home/tester\n"
+    assert runtime.ok("exec", "-u", "2001", "one", "sh", "-c", "echo $HOME") == "/\n"
+    assert runtime.ok("exec", "-u", "2000", "-e", "HOME=/x", "one", "sh", "-c", "echo $HOME") == "/x\n"
+
+
+def test_debug_tells_the_plan_and_a_log_takes_everything_but_errors(runtime: Command) -> None:
+    log = runtime.home / "log"
+    runtime.spec("true")
+    done = runtime("--debug", "--log", str(log), "--log-format", "json", "run", "--bundle", str(runtime.bundle), "one")
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {"debug"} == {record["level"] for record in records}
+    assert "enter the root" in [record["msg"] for record in records]
 
 
 def test_a_created_container_can_be_asked_to_end(runtime: Command) -> None:
@@ -284,7 +337,7 @@ def test_a_hook_that_fails_takes_the_container_with_it(runtime: Command, kind: s
     runtime.spec("sleep", "60", hooks=hooks)
     done = runtime("create", "--bundle", str(runtime.bundle), "one")
     assert done.returncode == 1
-    assert f"error running {kind} hook /bin/sh: exit status 3, it said: no luck" in done.stderr
+    assert f"error running {kind} hook #0: /bin/sh: exit status 3, it said: no luck" in done.stderr
     assert json.loads(runtime.ok("list", "--format", "json")) == []
     assert gone.exists() == (kind != "createContainer")
 

@@ -151,10 +151,9 @@ async def test_a_symlink_in_the_image_cannot_lead_a_mount_out_of_the_root(box: A
     Path(rootfs.upper, "data").symlink_to(f"../../../../../..{victim}")
     spec = box.spec("ls -d /data/sub")
     spec["mounts"].append({"destination": "/data/sub", "type": "tmpfs", "options": []})
-    with pytest.raises(KestrelError):
-        # the link dangles inside the root, and is not followed outside of it
-        await box.create("c", spec, rootfs=rootfs)
+    await box.create("c", spec, rootfs=rootfs)
     assert list(victim.iterdir()) == []
+    assert Path(f"{rootfs.upper}{victim}/sub").is_dir()  # what the link names is made, inside the root
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])

@@ -47,11 +47,21 @@ def test_dots_climb_no_higher_than_the_root(root: int, tmp_path: Path) -> None:
     assert place_of(mounts.make_directories(root, "/../../x")) == f"{tmp_path}/root/x"
 
 
-def test_a_dangling_link_is_an_error_and_nothing_is_made_outside(root: int, tmp_path: Path) -> None:
-    (tmp_path / "root/link").symlink_to("../gone")
-    with pytest.raises(OSError, match="File exists"):
-        mounts.make_directories(root, "/link/x")
+@pytest.mark.parametrize("target", ["../gone", "/gone", "gone/../../gone", "./gone"])
+def test_what_a_dangling_link_names_is_made_inside(root: int, tmp_path: Path, target: str) -> None:
+    (tmp_path / "root/link").symlink_to(target)
+    assert place_of(mounts.make_directories(root, "/link/x")) == f"{tmp_path}/root/gone/x"
+    (tmp_path / "root/file").symlink_to("/new/../../place/../file2")
+    assert place_of(mounts.make_file(root, "/file")) == f"{tmp_path}/root/file2"
     assert not (tmp_path / "gone").exists()
+
+
+def test_links_that_name_each_other_come_to_an_end(root: int, tmp_path: Path) -> None:
+    (tmp_path / "root/a").symlink_to("b")
+    (tmp_path / "root/b").symlink_to("a")
+    for make in (mounts.make_directories, mounts.make_file):
+        with pytest.raises(OSError, match="symbolic links"):
+            make(root, "/a/c")
 
 
 def test_a_magic_link_is_not_followed(root: int, tmp_path: Path) -> None:

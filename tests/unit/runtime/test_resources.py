@@ -36,14 +36,19 @@ def test_cpu_shares_become_weights_between_1_and_10000(shares: int, wanted: int)
     assert weight(shares) == wanted
 
 
-def test_devices_of_the_container_are_allowed_after_the_spec_s_rules() -> None:
-    rules = device_rules(
-        {"devices": [{"allow": False, "access": "rwm"}]}, [{"path": "/dev/x", "type": "c", "major": 10, "minor": 200}]
-    )
-    assert rules is not None
-    assert rules[0] == DeviceRule(allow=False)
-    assert rules[-1] == DeviceRule(allow=True, kind="c", major=10, minor=200)
-    assert set(DEFAULT_DEVICES) <= set(rules)
+def test_the_default_devices_are_allowed_after_the_spec_s_rules_and_no_others() -> None:
+    assert device_rules({"devices": [{"allow": False, "access": "rwm"}]}) == (DeviceRule(allow=False), *DEFAULT_DEVICES)
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [(0, 1), (1, 1), (-1, -1), (None, None)])
+def test_no_process_at_all_is_one(limit: int | None, wanted: int | None) -> None:
+    assert limits({"pids": {"limit": limit}}).pids == wanted
+
+
+def test_weights_of_single_devices_are_kept() -> None:
+    spec = {"blockIO": {"weight": 100, "weightDevice": [{"major": 8, "minor": 0, "weight": 500}]}}
+    assert limits(spec).io_weights == ("8:0 500",)
+    assert ("io.bfq.weight", "8:0 500") in converted(limits(spec))
 
 
 def test_a_rule_that_allows_everything_needs_no_filter() -> None:
@@ -59,7 +64,7 @@ def test_a_rule_of_an_unknown_kind_is_refused() -> None:
         device_rules({"devices": [{"allow": True, "type": "z"}]})
 
 
-@pytest.mark.parametrize("spec", [{"rdma": {"x": 1}}, {"cpu": {"realtimeRuntime": 1}}])
+@pytest.mark.parametrize("spec", [{"rdma": {"x": 1}}, {"network": {"classID": 1}}])
 def test_a_limit_that_is_not_supported_is_not_ignored(spec: dict[str, object]) -> None:
     with pytest.raises(Unimplemented):
         limits(spec)

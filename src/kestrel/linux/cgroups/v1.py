@@ -11,12 +11,16 @@ from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, St
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WANTED = ("devices", "memory", "pids", "cpu", "cpuacct", "freezer")
 """Controllers of version 1 that every group gets; cpuset, blkio and hugetlb only when a limit asks for them."""
 
-KNOWN = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio")
+KNOWN = (
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
+    "perf_event", "rdma", "misc", "systemd", "unified",
+)  # fmt: skip
+"""Where hierarchies are mounted: a controller each, systemd's own without any, and version 2 beside them ("hybrid")."""
 
 
 def controllers(root: str) -> dict[str, str]:
@@ -39,10 +43,10 @@ class V1:
         self.directories = directories
         self.controllers = frozenset(directories)
 
-    def create(self, path: str, limits: Limits | None = None) -> Group:
+    def create(self, path: str, limits: Limits | None = None, *, everywhere: bool = False) -> Group:
         """Make the group in every wanted controller's hierarchy."""
         path = checked(path)
-        for name in self._wanted(limits or Limits()):
+        for name in self.directories if everywhere else self._wanted(limits or Limits()):
             self._make(self.directories[name], path, name)
         return V1Group(self, path)
 
@@ -61,9 +65,9 @@ class V1:
                 pass
         return list(found)
 
-    def hierarchies(self, limits: Limits | None = None) -> tuple[str, ...]:
+    def hierarchies(self, limits: Limits | None = None, *, everywhere: bool = False) -> tuple[str, ...]:
         """Group the controllers that share a hierarchy: /proc/self/cgroup lists them as they were mounted."""
-        wanted = self._wanted(limits or Limits())
+        wanted = self.directories if everywhere else self._wanted(limits or Limits())
         lines = (line.split(":", 2) for line in read("/proc/self/cgroup").splitlines())
         return tuple(names for _, names, _ in lines if any(name in wanted for name in names.split(",")))
 
@@ -71,7 +75,7 @@ class V1:
         names = [name for name in WANTED if name in self.directories]
         optional = {
             "cpuset": limits.cpus or limits.mems,
-            "blkio": limits.io_weight is not None or limits.throttles,
+            "blkio": limits.io_weight is not None or limits.io_weights or limits.throttles,
             "hugetlb": limits.hugepages,
         }
         return names + [name for name, needed in optional.items() if needed and name in self.directories]
@@ -99,9 +103,11 @@ class V1:
 class V1Group:
     """A group of version 1: the same path below several roots."""
 
-    def __init__(self, hierarchy: V1, path: str) -> None:
+    def __init__(self, hierarchy: V1, path: str, below: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self._hierarchy = hierarchy
         self._roots = hierarchy.directories
+        self._below = below or {}
 
     def _file(self, name: str) -> str:
         """Return the full name of `controller.file`, in the hierarchy of that controller."""
@@ -115,12 +121,22 @@ class V1Group:
         found = (f"{root}/{self.path}" for root in dict.fromkeys(self._roots.values()))
         return [directory for directory in found if os.path.isdir(directory)]
 
+    def within(self, below: Mapping[str, str]) -> Group:
+        """Return a group whose joiners go to groups below this one: by controller, "" for all others."""
+        for name in below:
+            if name and name not in self._roots:
+                raise ValueError(f"unknown controller {name}")
+        return V1Group(self._hierarchy, self.path, {name: path and checked(path) for name, path in below.items()})
+
     def joiners(self) -> list[int]:
-        """Open the `tasks` file of every hierarchy."""
+        """Open the `tasks` file of every hierarchy; of version 2, which has none, `cgroup.procs`."""
         opened: list[int] = []
         try:
-            for directory in self._directories():
-                opened.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))  # noqa: PERF401 - see below
+            for name, root in self._roots.items():
+                if os.path.isdir(f"{root}/{self.path}"):
+                    below = self._below.get(name, self._below.get("", ""))
+                    file = "cgroup.procs" if name == "unified" else "tasks"
+                    opened.append(os.open(f"{root}/{self.path}/{below}/{file}", os.O_WRONLY | os.O_CLOEXEC))
         except BaseException:
             for fd in opened:  # a comprehension would lose what it had opened
                 os.close(fd)
@@ -138,28 +154,52 @@ class V1Group:
 
     def limit(self, limits: Limits) -> None:
         """Write what is given, memory in the order the kernel accepts."""
+        if limits.unified:
+            raise OSError(
+                errno.ENOTSUP, "the control groups here are version 1, which has no unified resources", "unified"
+            )
         self._limit_memory(limits)
+        self._limit_time(("cpu.cfs_period_us", limits.period), ("cpu.cfs_quota_us", limits.quota))
+        self._limit_time(("cpu.rt_period_us", limits.realtime_period), ("cpu.rt_runtime_us", limits.realtime_runtime))
         simple = (
             ("memory.soft_limit_in_bytes", limits.reservation),
             ("memory.swappiness", limits.swappiness),
             ("cpu.shares", limits.shares),
-            ("cpu.cfs_period_us", limits.period),
-            ("cpu.cfs_quota_us", limits.quota),
             ("cpu.cfs_burst_us", limits.burst),
             ("cpu.idle", limits.idle),
             ("cpuset.cpus", limits.cpus or None),
             ("cpuset.mems", limits.mems or None),
             ("pids.max", "max" if limits.pids is not None and limits.pids < 0 else limits.pids),
-            ("blkio.weight", limits.io_weight),
+            (self._weight_file(), limits.io_weight),
             ("memory.oom_control", 1 if limits.oom_kill_disable else None),
         )
         for name, value in simple:
             if value is not None:
                 write(self._file(name), str(value))
+        for value in limits.io_weights:
+            write(self._file(f"{self._weight_file()}_device"), value)
         for name, value in limits.throttles:
             write(self._file(f"blkio.throttle.{name}"), value)
         for size, value in limits.hugepages:
             write(self._file(f"hugetlb.{size}.limit_in_bytes"), str(value))
+
+    def _limit_time(self, period: tuple[str, int | None], share: tuple[str, int | None]) -> None:
+        """A share of a period may not exceed the parent's at any moment: where one order does, the other does not."""
+        steps = [(self._file(name), str(value)) for name, value in (period, share) if value is not None]
+        try:
+            for path, value in steps:
+                write(path, value)
+        except OSError as error:
+            if error.errno != errno.EINVAL or len(steps) < 2:
+                raise
+            for path, value in reversed(steps):
+                write(path, value)
+
+    def _weight_file(self) -> str:
+        """Two schedulers of block devices know weights: CFQ, gone since Linux 5.0, and BFQ with files of its own."""
+        root = self._roots.get("blkio")
+        own = "blkio.weight"
+        return own if root is None or os.path.exists(f"{root}/{self.path}/{own}") else "blkio.bfq.weight"
 
     def _limit_memory(self, limits: Limits) -> None:
         """Memory may never exceed memory and swap together, so the order depends on which way the limits move."""

@@ -20,7 +20,7 @@ from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, St
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 LEAF = "init"
 """Where processes of the root go when it must be empty."""
@@ -36,7 +36,7 @@ class V2:
         # What version 1 has a controller for, and version 2 without one: eBPF programs, and cgroup.freeze.
         self.controllers = frozenset(read(f"{root}/cgroup.controllers").split()) | {"devices", "freezer"}
 
-    def create(self, path: str, limits: Limits | None = None) -> Group:  # noqa: ARG002 - version 1 needs to know
+    def create(self, path: str, limits: Limits | None = None, *, everywhere: bool = False) -> Group:  # noqa: ARG002 - version 1 needs to know
         """Make the group, enabling every controller on the way down."""
         path = checked(path)
         parts = path.split("/")
@@ -63,7 +63,7 @@ class V2:
         except FileNotFoundError:
             return []
 
-    def hierarchies(self, limits: Limits | None = None) -> tuple[str, ...]:  # noqa: ARG002 - as above
+    def hierarchies(self, limits: Limits | None = None, *, everywhere: bool = False) -> tuple[str, ...]:  # noqa: ARG002 - as above
         """There is one hierarchy, and it has no name."""
         return ()
 
@@ -105,7 +105,14 @@ class V2Group:
 
     def __init__(self, hierarchy: V2, path: str) -> None:
         self.path = path
+        self._hierarchy = hierarchy
         self._top = f"{hierarchy.root}/{path}"
+
+    def within(self, below: Mapping[str, str]) -> Group:
+        """Return the group below this one: there is one hierarchy, so one path and no controllers."""
+        if set(below) - {""}:
+            raise ValueError(f"unknown controller {next(name for name in below if name)}: version 2 has one hierarchy")
+        return V2Group(self._hierarchy, f"{self.path}/{below['']}".rstrip("/"))
 
     def joiners(self) -> list[int]:
         """Not needed: processes are born in the group."""
@@ -123,6 +130,8 @@ class V2Group:
         """Convert and write what is given."""
         if limits.swap is not None and limits.memory is None:
             limits = replace(limits, memory=number(read(f"{self._top}/memory.max")))
+        if limits.realtime_runtime or limits.realtime_period:
+            raise OSError(errno.ENOTSUP, "version 2 has no limits of real time, cannot set", "cpu.rt_runtime_us")
         for name, value in converted(limits):
             if name == "io.weight" and limits.io_weight is not None:
                 self._weigh(limits.io_weight, value)
@@ -252,6 +261,7 @@ def converted(limits: Limits) -> list[tuple[str, str]]:
     for name, text in limits.throttles:
         device, _, rate = text.partition(" ")
         found.append(("io.max", f"{device} {_THROTTLES[name]}={rate if int(rate) else 'max'}"))
+    found += [("io.bfq.weight", value) for value in limits.io_weights]
     found += [(f"hugetlb.{size}.max", str(value)) for size, value in limits.hugepages]
     found += sorted(limits.unified.items())
     return found

@@ -43,6 +43,8 @@ class Limits:
     shares: int | None = None
     quota: int | None = None
     period: int | None = None
+    realtime_runtime: int | None = None
+    realtime_period: int | None = None
     burst: int | None = None
     idle: int | None = None
     cpus: str = ""
@@ -50,6 +52,8 @@ class Limits:
     pids: int | None = None
     oom_kill_disable: bool = False
     io_weight: int | None = None
+    io_weights: tuple[str, ...] = ()
+    """`MAJOR:MINOR WEIGHT` of single devices, from 10 to 1000."""
     throttles: tuple[tuple[str, str], ...] = ()
     """(file of version 1 such as `read_bps_device`, `MAJOR:MINOR RATE`)."""
     hugepages: tuple[tuple[str, int], ...] = ()
@@ -98,6 +102,12 @@ class Group(Protocol):
 
     path: str
 
+    def within(self, below: Mapping[str, str]) -> Group:
+        """Return what is joined instead: groups below this one, by controller, "" for all that are not named.
+
+        Raises ValueError for a controller that is not here, or a path that leads out.
+        """
+
     def joiners(self) -> list[int]:
         """Descriptors the child writes b"0" to, to join; the caller closes them. Empty on version 2."""
 
@@ -141,8 +151,11 @@ class Hierarchy(Protocol):
     version: int
     controllers: frozenset[str]
 
-    def create(self, path: str, limits: Limits | None = None) -> Group:
-        """Make the group (and its parents) and return it; `limits` tells which optional controllers it needs."""
+    def create(self, path: str, limits: Limits | None = None, *, everywhere: bool = False) -> Group:
+        """Make the group (and its parents) and return it.
+
+        `limits` tells which optional hierarchies of version 1 it needs; `everywhere` asks for all that are mounted.
+        """
 
     def group(self, path: str) -> Group:
         """Return a group that was made before."""
@@ -150,5 +163,5 @@ class Hierarchy(Protocol):
     def children(self, path: str) -> list[str]:
         """Return the paths of the groups right below `path`."""
 
-    def hierarchies(self, limits: Limits | None = None) -> tuple[str, ...]:
-        """Return version 1's hierarchies that a group with such limits is in (`cpu,cpuacct`); empty on version 2."""
+    def hierarchies(self, limits: Limits | None = None, *, everywhere: bool = False) -> tuple[str, ...]:
+        """Return version 1's hierarchies that such a group is in (`cpu,cpuacct`); empty on version 2."""

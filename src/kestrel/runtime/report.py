@@ -1,0 +1,73 @@
+"""What the command says besides its output: records, as runc's callers read them.
+
+    time="2026-01-02T15:04:05Z" level=error msg="container does not exist: a" hint="..."
+
+They go to standard error; with `--log` to that file, as JSON with `--log-format json`, and people are still told of
+errors. Records of level "debug" are written with `--debug` only: they tell a container's plan as it is carried out.
+"""
+
+import os
+import sys
+import time
+
+_path, _json, _debug = "", False, False
+
+
+def configure(path: str, form: str, *, debug: bool) -> None:
+    """Say where records go, and in which form (`text` or `json`)."""
+    global _path, _json, _debug
+    _path, _json, _debug = path, form == "json", debug
+
+
+def error(message: str, hint: "str | None" = None) -> None:
+    """Tell why the command fails."""
+    _record("error", message, hint)
+    if _path:
+        sys.stderr.write(f"{message}\n" + (f"hint: {hint}\n" if hint else ""))
+        sys.stderr.flush()
+
+
+def warnings(messages: "tuple[str, ...] | list[str]") -> None:
+    """Tell what was not done, although the command succeeds."""
+    for message in messages:
+        _record("warning", message)
+
+
+def debugging() -> bool:
+    """Say whether debug records are wanted."""
+    return _debug
+
+
+def debug(message: str) -> None:
+    """Tell what is being done."""
+    if _debug:
+        _record("debug", message)
+
+
+def _record(level: str, message: str, hint: "str | None" = None) -> None:
+    members = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "level": level, "msg": message}
+    members |= {"hint": hint} if hint else {}
+    if _json:
+        from kestrel.base import plainjson
+
+        text = plainjson.dumps(members) + "\n"
+    else:
+        text = " ".join(f"{name}={_word(value)}" for name, value in members.items()) + "\n"
+    if not _path:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+        return
+    try:
+        fd = os.open(_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as problem:
+        sys.stderr.write(f"the log {_path} cannot be written: {problem.strerror}\n")
+        return
+    os.write(fd, text.encode())
+    os.close(fd)
+
+
+def _word(text: str) -> str:
+    if text.isalnum():
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kestrel.build.executor import Executor, Run, RunMount
-    from kestrel.build.service import Builder, BuildRequest, BuildResult
+    from kestrel.build.request import BuildRequest
+    from kestrel.build.service import Builder, BuildResult
     from kestrel.build.solver import StepResult
     from kestrel.build.work import RunFailed
 
 _WHERE = {
     "Builder": "service",
-    "BuildRequest": "service",
+    "BuildRequest": "request",
     "BuildResult": "service",
     "Executor": "executor",
     "Run": "executor",

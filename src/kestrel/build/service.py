@@ -11,11 +11,11 @@ import asyncio
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kestrel.base.db import Database
-from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, nearest
+from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
 from kestrel.build.check import VIOLATION, Checked, examine, image_names
@@ -33,16 +33,15 @@ from kestrel.build.leaks import Needle, leaked, needles, search
 from kestrel.build.lower_from import Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.offers import BuildOutline, Target, build_outline, targets
-from kestrel.build.outputs import Output, file_at, write_files
+from kestrel.build.outputs import file_at, write_files
 from kestrel.build.plan import Planner
 from kestrel.build.remote import Downloads, Get, over_http
+from kestrel.build.request import BuildRequest, Read, clamp, open_context, read_files, read_program
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
-from kestrel.build.tree import Tree
 from kestrel.build.verify import Difference, first_difference
 from kestrel.build.work import Worker
 from kestrel.content import Store
-from kestrel.dockerfile import IgnoreList, Program, Source, decode, parse, parse_ignore
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.instructions import Instruction
 from kestrel.dockerfile.lint import Base
@@ -51,36 +50,6 @@ from kestrel.oci.config import ImageConfig
 from kestrel.oci.digest import Digest
 from kestrel.oci.platform import Platform
 from kestrel.snapshots import Snapshotter
-
-DOCKERFILE = "Dockerfile"
-EPOCH = "SOURCE_DATE_EPOCH"
-_LARGEST = 4 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
-    """What to build. `dockerfile` is a path (None: `Dockerfile` in the context); `target` a stage (empty: the last).
-
-    `source_date_epoch` is the time in seconds that files are clamped to; None takes the build argument
-    SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets without a flag of
-    its own. `contexts` are further directories by name, for `--from`. `secrets` maps ids to files,
-    `ssh` ids to sockets of agents.
-    """
-
-    context: Path
-    dockerfile: Path | None = None
-    tags: tuple[str, ...] = ()
-    build_args: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    target: str = ""
-    no_cache: bool = False
-    pull: bool = False
-    network: str = "default"
-    secrets: Mapping[str, Path] = field(default_factory=dict)
-    ssh: Mapping[str, Path] = field(default_factory=dict)
-    contexts: Mapping[str, Path] = field(default_factory=dict)
-    source_date_epoch: int | None = None
-    outputs: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +74,6 @@ class Verified:
 
     result: BuildResult
     difference: Difference | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    """A request's files, read: the program, its source, and what the context hides."""
-
-    source: Source
-    program: Program
-    ignore: IgnoreList
-    escape: str
 
 
 class Builder:
@@ -164,7 +123,7 @@ class Builder:
 
     async def _build(self, request: BuildRequest, progress: Emit) -> BuildResult:
         began = time.monotonic()
-        read = await asyncio.to_thread(_read, request)
+        read = await asyncio.to_thread(read_program, request)
         advise(read, request, progress)
         bases = Bases(self._images, progress, pull=request.pull)
         with self._content.lease():
@@ -177,7 +136,7 @@ class Builder:
                 tools=self._tools,
                 plan=plan,
                 project=f"{os.path.realpath(request.context)}:{read.source.name}",
-                open_context=lambda name: _open_context(request, read, name),
+                open_context=lambda name: open_context(request, read, name),
                 unpack=bases.unpack,
                 emit=progress,
                 no_cache=request.no_cache,
@@ -201,12 +160,12 @@ class Builder:
 
     async def plan(self, request: BuildRequest) -> Plan:
         """Return the plan of a request without running anything (base images are looked up, and pulled if absent)."""
-        read = await asyncio.to_thread(_read, request)
+        read = await asyncio.to_thread(read_program, request)
         return await self._plan(request, read, Bases(self._images, lambda _: None, pull=request.pull))
 
     async def check(self, request: BuildRequest) -> Checked:
         """Look at the Dockerfile without running or pulling anything. Raises KestrelError when it cannot be read."""
-        data, name, ignore = await asyncio.to_thread(_files, request)
+        data, name, ignore = await asyncio.to_thread(read_files, request)
         checked = examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target)
         found: dict[str, Base] = {}
         for image in image_names(data, name, request.build_args):
@@ -235,14 +194,14 @@ class Builder:
 
     async def targets(self, request: BuildRequest) -> tuple[Target, ...]:
         """Return the stages that can be built."""
-        return targets((await asyncio.to_thread(_read, request)).program)
+        return targets((await asyncio.to_thread(read_program, request)).program)
 
     async def outline(self, request: BuildRequest) -> BuildOutline:
         """Return the arguments, secrets and agents that a build of the target takes."""
-        read = await asyncio.to_thread(_read, request)
+        read = await asyncio.to_thread(read_program, request)
         return build_outline(read.source, read.escape, read.program, request.target, request.build_args)
 
-    async def _plan(self, request: BuildRequest, read: _Read, bases: Bases) -> Plan:
+    async def _plan(self, request: BuildRequest, read: Read, bases: Bases) -> Plan:
         predefined = platform_args(Platform.host(), request.target)
         scope = Scope(dict(request.build_args), predefined, escape=read.escape)
         first = outline(read.program, read.source, scope, request.target)
@@ -253,7 +212,7 @@ class Builder:
         return self._planner(request, read, first, found, predefined, clamp(request, read, first)).plan()
 
     @staticmethod
-    async def _find(missing: Mapping[str, Instruction], read: _Read, bases: Bases) -> dict[str, BaseImage]:
+    async def _find(missing: Mapping[str, Instruction], read: Read, bases: Bases) -> dict[str, BaseImage]:
         """Look several images up at once; an error points at the instruction that names the image."""
 
         async def find(name: str, instruction: Instruction) -> BaseImage:
@@ -275,7 +234,7 @@ class Builder:
     @staticmethod
     def _planner(
         request: BuildRequest,
-        read: _Read,
+        read: Read,
         first: Outline,
         found: Mapping[str, BaseImage],
         predefined: Mapping[str, str],
@@ -321,31 +280,12 @@ class Builder:
                 await asyncio.to_thread(write_files, view, output, plan.target.epoch * 1_000_000_000)
 
 
-def _planned(plan: Plan, read: _Read, request: BuildRequest) -> Planned:
+def _planned(plan: Plan, read: Read, request: BuildRequest) -> Planned:
     return Planned(
         dockerfile=read.source.name,
         target=request.target or plan.target.name,
         steps=tuple(Listed(id=step.id, title=step.title, stage=step.stage) for step in plan.steps),
     )
-
-
-def clamp(request: BuildRequest, read: _Read, first: Outline) -> int | None:
-    """Return the time files are clamped to: what was asked for, or an ARG before the first FROM; None for the base's.
-
-    `context` means the time of the context, which a directory has none of. Raises InvalidArgument.
-    """
-    if request.source_date_epoch is not None:
-        return request.source_date_epoch
-    text = request.build_args.get(EPOCH) or first.global_args.get(EPOCH, "")
-    if text in ("", "context"):
-        return None
-    if text.isdecimal() and int(text) <= 1 << 40:
-        return int(text)
-    sentence, hint = f"{EPOCH} is `{text}`", "it is a number of seconds since 1970"
-    if EPOCH in request.build_args:
-        raise InvalidArgument(sentence, hint=hint)
-    written = next(arg for arg in reversed(read.program.global_args) if EPOCH in dict(arg.pairs))
-    raise DockerfileError.at(written.node, sentence, source=read.source, hint=hint)
 
 
 def _no_secrets(plan: Plan, wanted: tuple[Needle, ...]) -> None:
@@ -360,7 +300,7 @@ def _no_secrets(plan: Plan, wanted: tuple[Needle, ...]) -> None:
             raise leaked(found, where)
 
 
-def advise(read: _Read, request: BuildRequest, progress: Emit) -> None:
+def advise(read: Read, request: BuildRequest, progress: Emit) -> None:
     """Warn of what the language's rules find in the stages that are going to be built.
 
     Raises DockerfileError when the file says `check=error=true` and there is something.
@@ -384,66 +324,4 @@ def _known(image: ImageConfig) -> Base:
         user=image.config.user,
         platform=f"{image.os}/{image.architecture}",
         expected=f"{Platform.host().os}/{Platform.host().architecture}",
-    )
-
-
-def _files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
-    """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
-    context = Path(request.context)
-    if not context.is_dir():
-        raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
-    path = request.dockerfile or context / DOCKERFILE
-    if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
-        path = context / DOCKERFILE.lower()  # as docker has it
-    name = _name(path, context)
-    return _load(path, name), name, _ignore(path, context)
-
-
-def _read(request: BuildRequest) -> _Read:
-    """Read and decode the files of a request."""
-    data, name, ignore = _files(request)
-    document = parse(data, name)
-    return _Read(source=document.source, program=decode(document), ignore=ignore, escape=document.escape)
-
-
-def _name(path: Path, context: Path) -> str:
-    try:
-        return str(path.resolve().relative_to(context.resolve()))
-    except ValueError:
-        return str(path)
-
-
-def _load(path: Path, name: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
-    except FileNotFoundError:
-        names = os.listdir(path.parent) if path.parent.is_dir() else []
-        close = nearest(path.name, names)
-        hint = f"did you mean `{close}`?" if close else "name it with --file"
-        raise NotFound(f"there is no {name} in {path.parent}", hint=hint) from None
-    except OSError as error:
-        raise InvalidArgument(f"cannot read {path}: {(error.strerror or '').lower()}") from None
-    if len(data) > _LARGEST:
-        raise InvalidArgument(f"{name} is larger than {_LARGEST >> 20} MiB", hint="is it a Dockerfile?")
-    return data
-
-
-def _ignore(dockerfile: Path, context: Path) -> IgnoreList:
-    """`<Dockerfile>.dockerignore` beside the Dockerfile wins over the context's own."""
-    for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
-        try:
-            return parse_ignore(path.read_text("utf-8", "surrogateescape"), path.name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-    return IgnoreList()
-
-
-def _open_context(request: BuildRequest, read: _Read, name: str) -> Tree:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-    if name:
-        path = request.contexts[name]
-        return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / DOCKERFILE, path))
-    return Tree(
-        os.open(request.context, flags), name="the build context", where=str(request.context), ignore=read.ignore
     )

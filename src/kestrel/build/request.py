@@ -1,0 +1,135 @@
+"""A build's request, and the files it means: the Dockerfile, the ignore file that goes with it, the contexts."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kestrel.base.errors import InvalidArgument, NotFound, nearest
+from kestrel.build.lower_from import Outline
+from kestrel.build.outputs import Output
+from kestrel.build.tree import Tree
+from kestrel.dockerfile import IgnoreList, Program, Source, decode, parse, parse_ignore
+from kestrel.dockerfile.errors import DockerfileError
+
+DOCKERFILE = "Dockerfile"
+EPOCH = "SOURCE_DATE_EPOCH"
+_LARGEST = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What to build. `dockerfile` is a path (None: `Dockerfile` in the context); `target` a stage (empty: the last).
+
+    `source_date_epoch` is the time in seconds that files are clamped to; None takes the build argument
+    SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets without a flag of
+    its own. `contexts` are further directories by name, for `--from`. `secrets` maps ids to files,
+    `ssh` ids to sockets of agents.
+    """
+
+    context: Path
+    dockerfile: Path | None = None
+    tags: tuple[str, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    network: str = "default"
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    ssh: Mapping[str, Path] = field(default_factory=dict)
+    contexts: Mapping[str, Path] = field(default_factory=dict)
+    source_date_epoch: int | None = None
+    outputs: tuple[Output, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A request's files, read: the program, its source, and what the context hides."""
+
+    source: Source
+    program: Program
+    ignore: IgnoreList
+    escape: str
+
+
+def clamp(request: BuildRequest, read: Read, first: Outline) -> int | None:
+    """Return the time files are clamped to: what was asked for, or an ARG before the first FROM; None for the base's.
+
+    `context` means the time of the context, which a directory has none of. Raises InvalidArgument.
+    """
+    if request.source_date_epoch is not None:
+        return request.source_date_epoch
+    text = request.build_args.get(EPOCH) or first.global_args.get(EPOCH, "")
+    if text in ("", "context"):
+        return None
+    if text.isdecimal() and int(text) <= 1 << 40:
+        return int(text)
+    sentence, hint = f"{EPOCH} is `{text}`", "it is a number of seconds since 1970"
+    if EPOCH in request.build_args:
+        raise InvalidArgument(sentence, hint=hint)
+    written = next(arg for arg in reversed(read.program.global_args) if EPOCH in dict(arg.pairs))
+    raise DockerfileError.at(written.node, sentence, source=read.source, hint=hint)
+
+
+def read_files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
+    """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
+    context = Path(request.context)
+    if not context.is_dir():
+        raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
+    path = request.dockerfile or context / DOCKERFILE
+    if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
+        path = context / DOCKERFILE.lower()  # as docker has it
+    name = _name(path, context)
+    return _load(path, name), name, _ignore(path, context)
+
+
+def read_program(request: BuildRequest) -> Read:
+    """Read and decode the files of a request."""
+    data, name, ignore = read_files(request)
+    document = parse(data, name)
+    return Read(source=document.source, program=decode(document), ignore=ignore, escape=document.escape)
+
+
+def _name(path: Path, context: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(context.resolve()))
+    except ValueError:
+        return str(path)
+
+
+def _load(path: Path, name: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST + 1)
+    except FileNotFoundError:
+        names = os.listdir(path.parent) if path.parent.is_dir() else []
+        close = nearest(path.name, names)
+        hint = f"did you mean `{close}`?" if close else "name it with --file"
+        raise NotFound(f"there is no {name} in {path.parent}", hint=hint) from None
+    except OSError as error:
+        raise InvalidArgument(f"cannot read {path}: {(error.strerror or '').lower()}") from None
+    if len(data) > _LARGEST:
+        raise InvalidArgument(f"{name} is larger than {_LARGEST >> 20} MiB", hint="is it a Dockerfile?")
+    return data
+
+
+def _ignore(dockerfile: Path, context: Path) -> IgnoreList:
+    """`<Dockerfile>.dockerignore` beside the Dockerfile wins over the context's own."""
+    for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
+        try:
+            return parse_ignore(path.read_text("utf-8", "surrogateescape"), path.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return IgnoreList()
+
+
+def open_context(request: BuildRequest, read: Read, name: str) -> Tree:
+    """Return a fresh tree of a context by name, the main one's is empty."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if name:
+        path = request.contexts[name]
+        return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / DOCKERFILE, path))
+    return Tree(
+        os.open(request.context, flags), name="the build context", where=str(request.context), ignore=read.ignore
+    )

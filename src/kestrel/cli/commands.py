@@ -68,6 +68,11 @@ COMMANDS = (
             words="CONTAINER..."),
     Command("rm", "remove containers", "run:rm", group=CONTAINERS, words="CONTAINER...", options=(
         Option("-f --force", "end them first"),)),
+    Command("export", "write a container's files as a tar", "transfers:export", group=CONTAINERS, words="CONTAINER",
+            options=(Option("-o --output", "write to a file instead of stdout", kind="value", metavar="FILE"),)),
+    Command("commit", "make an image of a container", "transfers:commit", group=CONTAINERS, words="CONTAINER [NAME]",
+            options=(Option("-a --author", "who made it", kind="value", metavar="NAME"),
+                     Option("-m --message", "what was done", kind="value", metavar="TEXT"), JSON)),
     Command("inspect", "show all that is known of a container or an image", "show:inspect", words="NAME...",
             group=CONTAINERS),
     Command("explain", "say in plain words how a container is made and what it may do", "show:explain",
@@ -101,6 +106,13 @@ COMMANDS = (
                 Option("--variant", "minimal or python", kind="value", metavar="VARIANT"), JSON)),
     Command("pull", "fetch an image from a registry", "images:pull", group=IMAGES, words="NAME", options=(QUIET, JSON)),
     Command("push", "send an image to a registry", "images:push", group=IMAGES, words="NAME", options=(QUIET, JSON)),
+    Command("save", "write images as one tar: an OCI layout and a docker archive", "transfers:save", group=IMAGES,
+            words="NAME...", options=(
+                Option("-o --output", "write to a file instead of stdout", kind="value", metavar="FILE"),)),
+    Command("load", "take images in from such a tar", "transfers:load", group=IMAGES, options=(
+        Option("-i --input", "read a file instead of stdin", kind="value", metavar="FILE"), JSON)),
+    Command("import", "make an image of a root filesystem's tar (- is stdin)", "transfers:import_", group=IMAGES,
+            words="FILE [NAME]", options=(JSON,)),
     Command("tag", "give an image another name", "images:tag", group=IMAGES, words="SOURCE TARGET"),
     Command("rmi", "remove images", "images:rmi", group=IMAGES, words="NAME...", options=(
         Option("-f --force", "even if containers made from it exist"),)),

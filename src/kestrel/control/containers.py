@@ -16,6 +16,7 @@ from kestrel.base.units import parse_size
 from kestrel.control import words
 from kestrel.control.images import describe as describe_image
 from kestrel.control.requests import (
+    CommitRequest,
     ExecRequest,
     KillRequest,
     LogsRequest,
@@ -249,6 +250,12 @@ async def rm(services: Services, request: RemoveRequest, _emit: Emit) -> Any:
     return list(request.names)
 
 
+async def commit(services: Services, request: CommitRequest, _emit: Emit) -> Any:
+    """Make an image of a container."""
+    image = await services.engine.commit(request.name, request.names, author=request.author, comment=request.message)
+    return describe_image(image)
+
+
 async def ps(services: Services, request: PsRequest, _emit: Emit) -> Any:
     """List containers, the newest first."""
     found = [c for c in services.engine.containers() if request.all or c.state is ContainerState.RUNNING]
@@ -348,6 +355,7 @@ VERBS: Verbs = {
     "kill": (KillRequest, kill),
     "wait": (Named, wait),
     "rm": (RemoveRequest, rm),
+    "commit": (CommitRequest, commit),
     "ps": (PsRequest, ps),
     "inspect": (Named, inspect),
     "explain": (Named, explain),

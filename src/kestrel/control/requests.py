@@ -109,6 +109,26 @@ class ImageRequest(Request, frozen=True):
     name: str
 
 
+class ExportRequest(Request, frozen=True):
+    """`kestrel export`; `name` is a container's."""
+
+    name: str
+
+
+class ImportRequest(Request, frozen=True):
+    """`kestrel import`; an empty `name` leaves the image without one."""
+
+    name: str = ""
+
+
+class CommitRequest(ExportRequest, frozen=True):
+    """`kestrel commit`."""
+
+    names: tuple[str, ...] = ()
+    author: str = ""
+    message: str = ""
+
+
 class TagRequest(Request, frozen=True):
     """`kestrel tag`."""
 

@@ -6,12 +6,13 @@ Channels 0 to 2 are the process's own; an empty frame on 0 closes its stdin. Cha
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
 
-from kestrel.base.errors import KestrelError
+from kestrel.base.errors import DataLoss, KestrelError
 from kestrel.http.stdcopy import Decoder, encode
 from kestrel.http.upgrade import RawStream
 
@@ -48,6 +49,7 @@ class Frames:
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
         self._decoder = Decoder()
+        self._arrived: deque[bytes] = deque()
 
     async def send(self, channel: int, data: bytes) -> None:
         """Send one frame; raises ConnectionResetError when the client has gone."""
@@ -56,6 +58,15 @@ class Frames:
     async def say(self, message: dict[str, Any]) -> None:
         """Send one control message."""
         await self.send(CONTROL, msgspec.json.encode(message, enc_hook=str))
+
+    async def receive(self) -> bytes:
+        """Return the next bytes of the client's stdin, none at its end. Raises DataLoss when the client went away."""
+        while not self._arrived:
+            data = await self._raw.read()
+            if not data:
+                raise DataLoss("the command went away before it had sent everything")
+            self._arrived.extend(chunk.data for chunk in self._decoder.feed(data) if chunk.stream == STDIN)
+        return self._arrived.popleft()
 
     def close(self) -> None:
         """Flush and close."""

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Self
 
+from kestrel.archive.writer import Sink
 from kestrel.base.bus import Bus
 from kestrel.base.clock import Clock, SystemClock
 from kestrel.base.db import Database
 from kestrel.base.errors import FailedPrecondition, KestrelError
-from kestrel.engine import create, exec, explain, recovery, remove, sandbox, start, step, stop, wait
+from kestrel.engine import commit, create, exec, explain, recovery, remove, sandbox, start, step, stop, wait
 from kestrel.engine.exec import ExecConfig
 from kestrel.engine.explain import Explained
 from kestrel.engine.model import (
@@ -24,7 +26,7 @@ from kestrel.engine.shims import ExecResult, Session, Shim, Zygote
 from kestrel.engine.spec import resources
 from kestrel.engine.step import Output, Step
 from kestrel.engine.store import Store
-from kestrel.images import ImageService
+from kestrel.images import Image, ImageService
 from kestrel.network import NetworkService
 from kestrel.snapshots import Snapshotter
 from kestrel.volumes import VolumeService
@@ -141,6 +143,14 @@ class Engine:
     async def remove(self, wanted: str, *, force: bool = False) -> None:
         """Remove it and all that it wrote."""
         await remove.remove(self._parts, wanted, force=force)
+
+    async def export(self, wanted: str, sink: Sink) -> None:
+        """Write its root filesystem as a tar; `sink` is written to in a thread."""
+        await commit.export(self._parts, wanted, sink)
+
+    async def commit(self, wanted: str, names: Iterable[str], *, author: str = "", comment: str = "") -> Image:
+        """Make an image of it as it is now."""
+        return await commit.commit(self._parts, wanted, names, author=author, comment=comment)
 
     def container(self, wanted: str) -> Container:
         """Return a container by name, id or prefix. Raises NotFound."""

@@ -8,6 +8,7 @@ transaction after the bytes are safe, so a crash leaves the image as it was befo
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kestrel.archive.writer import Sink
 from kestrel.base.db import Database
 from kestrel.base.errors import Conflict, InvalidArgument, NotFound, nearest
 from kestrel.content import Root, Store
+from kestrel.images import commit as committing
 from kestrel.images import prune as pruning
 from kestrel.images import push as pushing
 from kestrel.images import transfer
@@ -41,7 +43,7 @@ from kestrel.images.pull import Fetched, Puller, check
 from kestrel.images.store import Images, Row
 from kestrel.images.unpack import ensure_unpacked
 from kestrel.oci import media_types
-from kestrel.oci.config import ImageConfig
+from kestrel.oci.config import History, ImageConfig
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import Manifest
@@ -192,10 +194,46 @@ class ImageService:
             blobs = []
             for number, (tar, diff_id) in enumerate(zip(tars, config.rootfs.diff_ids, strict=True), 1):
                 progress(Progress(diff_id.short, "storing", number, len(tars)))
-                blobs.append(await asyncio.to_thread(self._store_tar, tar, diff_id))
+                blobs.append(await asyncio.to_thread(committing.store_tar, self._content, tar, diff_id))
             data = config.encode()
             manifest = Manifest.of(Descriptor.of(media_types.OCI_CONFIG, data), blobs)
             return await self.import_image(manifest.encode(), data, names=names)
+
+    async def import_files(
+        self, source: Source, config: ImageConfig, *, names: "Iterable[str | Reference]" = ()
+    ) -> Image:
+        """Make an image of a root filesystem's tar, plain or compressed; `source` is read in a thread.
+
+        Raises InvalidArgument for what is no tar, DataLoss for one that is damaged.
+        """
+
+        step = History(created=config.created, created_by="import", comment="imported from a tar")
+        return await self._on_top((), committing.unpacked(source), config, step, names)
+
+    async def add_layer(
+        self,
+        base: Image,
+        write: committing.Write,
+        config: ImageConfig,
+        step: History,
+        *,
+        names: "Iterable[str | Reference]" = (),
+    ) -> Image:
+        """Make an image of another one and a layer more, whose plain tar `write` writes, in a thread."""
+        return await self._on_top(base.blobs, write, config, step, names)
+
+    async def _on_top(
+        self,
+        below: "Sequence[Descriptor]",
+        write: committing.Write,
+        config: ImageConfig,
+        step: History,
+        names: "Iterable[str | Reference]",
+    ) -> Image:
+        references = [Reference.parse(name) if isinstance(name, str) else name for name in names]
+        with self._content.lease():
+            made = await asyncio.to_thread(committing.add_layer, self._content, below, config, step, write)
+            return await self.import_image(*made, names=references)
 
     async def ensure_unpacked(self, image: Image, progress: Report = silent) -> None:
         """Make every layer of an image mountable."""
@@ -233,17 +271,30 @@ class ImageService:
         return digest
 
     async def save(self, names: "Sequence[str]", sink: Sink) -> None:
-        """Write images as one tar that is an OCI layout and a docker archive; `sink` is written to in a thread."""
-        images = [await self.resolve(name) for name in names]
+        """Write images as one tar that is an OCI layout and a docker archive; `sink` is written to in a thread.
+
+        They go under the names they are asked for by, as with docker: one asked for by its id has none in the tar.
+        """
+        images: dict[Digest, Image] = {}
+        for name in names:
+            image = await self.resolve(name)
+            told = images[image.digest].names if image.digest in images else ()
+            mine = [each for each in image.names if _normal(each) == _normal(name)]
+            images[image.digest] = replace(image, names=tuple(dict.fromkeys((*told, *mine))))
         with self._content.lease() as lease:
             lease.protect(self._images.blobs())
-            await asyncio.to_thread(transfer.save, self._content, images, sink)
+            await asyncio.to_thread(transfer.save, self._content, list(images.values()), sink)
 
     async def load(self, source: Source) -> "_Images":
-        """Take in the images of such a tar, or of an older docker's; `source` is read in a thread."""
+        """Take in the images of such a tar, or of an older docker's; returns them with the names they came with.
+
+        `source` is read in a thread.
+        """
         with self._content.lease():
             found = await asyncio.to_thread(transfer.load, self._content, source)
-            return [await self.import_image(each.manifest, each.config, names=each.names) for each in found]
+            images = [await self.import_image(each.manifest, each.config, names=each.names) for each in found]
+            names = [tuple(sorted(name.familiar() for name in each.names)) for each in found]
+            return [replace(image, names=told) for image, told in zip(images, names, strict=True)]
 
     # -- naming and removing
 
@@ -381,19 +432,6 @@ class ImageService:
                 await asyncio.to_thread(self._images.point, name.with_digest(index), row.digest)
         self._changed()
         return await self._image(row)
-
-    def _store_tar(self, tar: Path, diff_id: Digest) -> Descriptor:
-        """Take one plain tar into the store and make it mountable."""
-        with self._content.writer() as blob, tar.open("rb", buffering=0) as file:
-            while piece := file.read(1 << 20):
-                blob.write(piece)
-            if blob.digest != diff_id:
-                raise InvalidArgument(f"the layer {tar.name} should be {diff_id}, but is {blob.digest}")
-            size = blob.size
-            blob.commit()
-        with tar.open("rb", buffering=0) as file:
-            self._snapshots.add_layer(diff_id, file, kept=self._content.path(diff_id))
-        return Descriptor(media_type=media_types.OCI_LAYER, digest=diff_id, size=size)
 
     def _delete(self, rows: "Sequence[Row]", *, blobs: bool = True, grace: float = 0.0) -> Pruned:
         """Remove images and what only they needed."""

@@ -24,7 +24,7 @@ async def saved(images: ImageService, registry: Any) -> bytes:
         await images.pull(name)
     await images.tag("one:1", "also/one:9")
     sink = io.BytesIO()
-    await images.save(["one:1", "two:2"], sink)
+    await images.save(["one:1", "also/one:9", "two:2"], sink)
     return sink.getvalue()
 
 
@@ -47,11 +47,19 @@ async def test_what_is_saved_is_loaded_with_its_names(
     assert sorted(loaded, key=lambda image: image.id) == sorted(before, key=lambda image: image.id)
 
 
+async def test_an_image_is_saved_under_the_names_it_is_asked_for_by(images: ImageService, registry: Any) -> None:
+    await saved(images, registry)
+    for name, names in (("one:1", ["one:1"]), ((await images.resolve("one:1")).id, [])):
+        sink = io.BytesIO()
+        await images.save([name], sink)
+        assert json.loads(member(sink.getvalue(), "manifest.json"))[0]["RepoTags"] == names
+
+
 async def test_a_saved_file_is_a_layout_and_a_docker_archive(images: ImageService, registry: Any) -> None:
     data = await saved(images, registry)
     assert json.loads(member(data, "oci-layout")) == {"imageLayoutVersion": "1.0.0"}
     first, second = json.loads(member(data, "manifest.json"))
-    assert first["RepoTags"] == ["also/one:9", "one:1"]
+    assert first["RepoTags"] == ["one:1", "also/one:9"]
     assert second["RepoTags"] == ["two:2"]
     assert first["Layers"][0] == second["Layers"][0]
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:

@@ -50,13 +50,6 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     stack.callback(database.close)
     content = Store(root, database)
     snapshots, lacks = _snapshots(root, database, stack)
-    served = Registry(
-        content,
-        database,
-        registry.Settings(
-            sparse=settings.registry_sparse, htpasswd=settings.registry_htpasswd, url=settings.registry_url
-        ),
-    )
     client = await stack.enter_async_context(
         distribution.Client.open(
             distribution.Settings(
@@ -66,6 +59,15 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
             )
         )
     )
+    served = Registry(
+        content,
+        database,
+        registry.Settings(
+            sparse=settings.registry_sparse, htpasswd=settings.registry_htpasswd, url=settings.registry_url
+        ),
+        client,
+    )
+    stack.push_async_callback(served.close)
 
     # What images must be kept for is known by parts that are made after the image service, and of it.
     def in_use(image: Digest) -> list[str]:

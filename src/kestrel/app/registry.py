@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from kestrel.app.settings import Settings
-from kestrel.base.errors import InvalidArgument, nearest
+from kestrel.base.errors import InvalidArgument, NotFound, nearest
 from kestrel.content import Root, Store, Verdict, sweeping
 from kestrel.http.client import is_loopback
 from kestrel.http.server import Limits, Tcp
@@ -19,7 +19,7 @@ from kestrel.oci.digest import Digest
 from kestrel.oci.reference import is_tag
 from kestrel.registry import Registry
 from kestrel.registry.access.model import ANONYMOUS, EVERYONE, Principal, named
-from kestrel.registry.metadata import TagRule
+from kestrel.registry.metadata import TagRule, UpstreamRule
 
 LIMITS = Limits(stalled_seconds=120.0)
 """A client that takes nothing for two minutes is gone; registries are pulled from over bad lines."""
@@ -80,6 +80,9 @@ class Administration:
             "immutable add": self._immutable,
             "immutable list": self._list_rules,
             "immutable rm": self._mutable,
+            "upstream add": self._add_upstream,
+            "upstream list": self._list_upstreams,
+            "upstream rm": self._remove_upstream,
             "history": self._history,
             "rollback": self._rollback,
             "deleted": self._deleted,
@@ -207,6 +210,21 @@ class Administration:
     def _list_rules(self, words: tuple[str, ...], _: Mapping[str, Any]) -> Any:
         _exactly(words)
         return [f"{rule.repositories}:{rule.tags}" for rule in self._repositories.tag_rules()]
+
+    def _add_upstream(self, words: tuple[str, ...], options: Mapping[str, Any]) -> Any:
+        prefix, domain = _exactly(words, "PREFIX", "REGISTRY")
+        self._registry.cached.set_rule(UpstreamRule(prefix, domain, options["default"]), present=True)
+        return {"prefix": prefix, "domain": domain}
+
+    def _remove_upstream(self, words: tuple[str, ...], _: Mapping[str, Any]) -> Any:
+        (prefix,) = _exactly(words, "PREFIX")
+        if not self._registry.cached.set_rule(UpstreamRule(prefix, ""), present=False):
+            raise NotFound(f"{prefix} is no cache", hint="see `kestrel registry upstream list`")
+        return {"prefix": prefix}
+
+    def _list_upstreams(self, words: tuple[str, ...], _: Mapping[str, Any]) -> Any:
+        _exactly(words)
+        return [{"prefix": r.prefix, "registry": r.domain, "default": r.default} for r in self._registry.cached.rules]
 
     def _history(self, words: tuple[str, ...], _: Mapping[str, Any]) -> Any:
         (text,) = _exactly(words, "REPOSITORY[:TAG]")

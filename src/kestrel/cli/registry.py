@@ -21,6 +21,7 @@ _COLUMNS = {
     "robot list": ("name", "kind", "grants"),
     "key list": ("id", "account", "kind", "label", "created", "expires"),
     "grant list": ("account", "pattern", "actions"),
+    "upstream list": ("prefix", "registry", "default"),
     "history": ("tag", "digest", "moment", "actor"),
     "deleted": ("repository", "digest", "tags", "moment"),
 }
@@ -36,6 +37,7 @@ def registry(parsed: "Parsed") -> int:
         "days": parsed.days or 0,
         "dry_run": parsed.dry_run,
         "untagged": parsed.untagged,
+        "default": parsed.default,
         "password": _password(words[2:3]) if words[:2] in _WITH_PASSWORD else "",
     }
     show = None if parsed.json else _print_verdicts
@@ -67,7 +69,7 @@ def _print_verdicts(event: "dict[str, Any]") -> None:
 
 
 def _print(words: "list[str]", answer: "Any") -> None:
-    verb = " ".join(words[:2]) if words[0] in ("user", "robot", "key", "grant", "immutable") else words[0]
+    verb = " ".join(words[:2]) if words[0] in ("user", "robot", "key", "grant", "immutable", "upstream") else words[0]
     if verb == "gc":
         _print_collection(answer)
     elif verb == "immutable list":

@@ -176,14 +176,14 @@ class Store:
 
     def upload(self, upload_id: str, *, algorithm: str = DEFAULT_ALGORITHM, create: bool = True) -> Upload:
         """Open the upload of that id at its end. Raises Conflict while another holds it, NotFound without `create`."""
-        path = self._upload_path(upload_id)
+        path = self.upload_path(upload_id)
         if not create and not path.exists():
             raise NotFound(f"no such upload: {upload_id}")
         return Upload(self, upload_id, path, self._hashers.pop(upload_id, None), algorithm)
 
     def has_upload(self, upload_id: str) -> bool:
         """Whether an upload of that id was begun and neither committed nor aborted."""
-        return self._upload_path(upload_id).exists()
+        return self.upload_path(upload_id).exists()
 
     def uploads(self) -> list[str]:
         """Return the ids of all unfinished uploads."""
@@ -249,7 +249,8 @@ class Store:
                 (_COLLECTED_KEPT,),
             )
 
-    def _upload_path(self, upload_id: str) -> Path:
+    def upload_path(self, upload_id: str) -> Path:
+        """Return where the bytes of an upload are while it is not finished."""
         if not _UPLOAD_ID.fullmatch(upload_id):
             raise InvalidArgument(f"invalid upload id {upload_id[:80]!r}")
         return self._uploads / upload_id

@@ -15,6 +15,7 @@ async def registry(services: Services, request: RegistryRequest, emit: Emit) -> 
         "days": request.days,
         "dry_run": request.dry_run,
         "untagged": request.untagged,
+        "default": request.default,
     }
     return await services.registry(request.words, options, emit)
 

@@ -191,3 +191,4 @@ class RegistryRequest(Request, frozen=True):
     days: float = 0
     dry_run: bool = False
     untagged: bool = False
+    default: bool = False

@@ -5,6 +5,7 @@ blob never changes, so its digest is its ETag and a client may keep it for ever.
 """
 
 import asyncio
+import logging
 import os
 import re
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Final
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
+from kestrel.base.errors import KestrelError, NotFound
 from kestrel.content import Store
 from kestrel.oci.digest import Digest
 from kestrel.registry.conditions import matches
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import Repositories
+from kestrel.registry.through import Cached, Flight, PullThrough
 
+_log = logging.getLogger(__name__)
 _SMALL = 64 * 1024
 _PIECE = 256 * 1024
 _RANGE = re.compile(r"bytes=\s*(\d*)\s*-\s*(\d*)\s*")
@@ -72,13 +76,18 @@ class FileSlice(web.StreamResponse):
 class Blobs:
     """The blob endpoints of the door."""
 
-    def __init__(self, repositories: Repositories, content: Store) -> None:
+    def __init__(self, repositories: Repositories, content: Store, through: PullThrough) -> None:
         self._repositories = repositories
         self._content = content
+        self._through = through
 
-    async def get(self, request: web.BaseRequest, name: str, digest: Digest) -> web.StreamResponse:
-        """GET and HEAD of a blob, or of one range of it."""
-        size = await asyncio.to_thread(self._repositories.has_blob, name, digest)
+    async def get(
+        self, request: web.BaseRequest, name: str, digest: Digest, cached: "Cached | None" = None
+    ) -> web.StreamResponse:
+        """GET and HEAD of a blob, or of one range of it; of a cached repository perhaps while it still comes in."""
+        size, flight = await asyncio.to_thread(self._repositories.has_blob, name, digest), None
+        if size is None and cached is not None:
+            size, flight = await self._from_upstream(request, cached, digest)
         if size is None:
             raise Refusal("BLOB_UNKNOWN", f"{name} has no blob {digest}", detail={"digest": digest})
         etag = f'"{digest}"'
@@ -100,13 +109,29 @@ class Blobs:
             start, count = wanted
             status = 206
             headers["Content-Range"] = f"bytes {start}-{start + count - 1}/{size}"
+        if flight is not None:
+            return await _relay(request, flight, start, count, status, headers)
         return await self._send(request, digest, start, count, status, headers)
+
+    async def _from_upstream(
+        self, request: web.BaseRequest, cached: Cached, digest: Digest
+    ) -> "tuple[int | None, Flight | None]":
+        """Return the size of a blob that is not here, and its download; a HEAD begins none."""
+        if request.method == "HEAD":
+            return await self._through.size(cached, digest), None
+        try:
+            flight = await self._through.blob(cached, digest)
+        except NotFound as error:
+            raise Refusal("BLOB_UNKNOWN", error.message, detail={"digest": digest}) from error
+        if flight is None:
+            return await asyncio.to_thread(self._repositories.has_blob, cached.name, digest), None
+        return flight.descriptor.size, flight
 
     async def _send(
         self, request: web.BaseRequest, digest: Digest, start: int, count: int, status: int, headers: dict[str, str]
     ) -> web.StreamResponse:
         path = self._content.path(digest)
-        if count > _SMALL or request.method == "HEAD":
+        if count > _SMALL or request.method == "HEAD":  # a HEAD opens nothing
             return FileSlice(path, start, count, status=status, headers=headers)
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -119,6 +144,29 @@ class Blobs:
         if not await asyncio.to_thread(self._repositories.remove_blob, name, digest):
             raise Refusal("BLOB_UNKNOWN", f"{name} has no blob {digest}", detail={"digest": digest})
         return web.Response(status=202, headers={**API_VERSION, "Docker-Content-Digest": digest})
+
+
+async def _relay(
+    request: web.BaseRequest, flight: Flight, start: int, count: int, status: int, headers: dict[str, str]
+) -> web.StreamResponse:
+    """Send what comes in as it comes; an upstream that fails before the first byte is a refusal of ours."""
+    try:
+        await flight.begun(start)
+    except NotFound as error:
+        raise Refusal("BLOB_UNKNOWN", error.message) from error
+    answer = web.StreamResponse(status=status, headers=headers)
+    answer.content_length = count
+    await answer.prepare(request)
+    try:
+        async for piece in flight.read(start, count):
+            await answer.write(piece)
+    except KestrelError as error:
+        _log.warning("a blob broke off on its way through: %s", error)
+        if request.transport is not None:
+            request.transport.abort()  # what was promised cannot be kept, and must not look as if it had been
+        return answer
+    await answer.write_eof()
+    return answer
 
 
 def byte_range(text: str, size: int) -> "tuple[int, int] | None":

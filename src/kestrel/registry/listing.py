@@ -13,21 +13,27 @@ from kestrel.registry.access.model import PULL, Principal
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import Repositories
 from kestrel.registry.settings import Settings
+from kestrel.registry.through import Cached, PullThrough
 
 
 class Listing:
     """The listing endpoints of the door."""
 
-    def __init__(self, repositories: Repositories, settings: Settings) -> None:
+    def __init__(self, repositories: Repositories, through: PullThrough, settings: Settings) -> None:
         self._repositories = repositories
+        self._through = through
         self._settings = settings
 
-    async def tags(self, request: web.BaseRequest, name: str) -> web.StreamResponse:
-        """GET `/v2/<name>/tags/list`."""
-        count = self._count(request, self._settings.largest_page)
+    async def tags(self, request: web.BaseRequest, name: str, cached: "Cached | None" = None) -> web.StreamResponse:
+        """GET `/v2/<name>/tags/list`; of a cached repository the tags that upstream has, if it can be asked."""
+        count, after = self._count(request, self._settings.largest_page), request.query.get("last", "")
+        theirs = await self._through.tags(cached) if cached else None
+        if theirs is not None:
+            found = [tag for tag in theirs if tag > after][: count + 1]
+            return _page({"name": name, "tags": found[:count]}, f"/v2/{name}/tags/list", found, count)
         if not await asyncio.to_thread(self._repositories.exists, name):
             raise Refusal("NAME_UNKNOWN", f"there is no repository {name}", detail={"name": name})
-        found = await asyncio.to_thread(self._repositories.tags, name, request.query.get("last", ""), count + 1)
+        found = await asyncio.to_thread(self._repositories.tags, name, after, count + 1)
         return _page({"name": name, "tags": found[:count]}, f"/v2/{name}/tags/list", found, count)
 
     async def catalog(self, request: web.BaseRequest, who: Principal) -> web.StreamResponse:

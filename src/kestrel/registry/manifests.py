@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
-from kestrel.base.errors import DataLoss, InvalidArgument
+from kestrel.base.errors import DataLoss, InvalidArgument, NotFound
 from kestrel.http.server import body
 from kestrel.oci import media_types
 from kestrel.oci.digest import Digest
@@ -19,6 +19,7 @@ from kestrel.registry.cache import ManifestCache, Ready
 from kestrel.registry.conditions import Condition, matches
 from kestrel.registry.errors import API_VERSION, Refusal
 from kestrel.registry.repositories import MissingChildren, Repositories, Stored
+from kestrel.registry.through import Cached, PullThrough
 from kestrel.registry.uploads import parse_digest
 
 _MOST_TAGS = 64
@@ -28,8 +29,11 @@ _MOST_TAGS = 64
 class Manifests:
     """The manifest endpoints of the door."""
 
-    def __init__(self, repositories: Repositories, cache: ManifestCache, *, idle_seconds: float) -> None:
+    def __init__(
+        self, repositories: Repositories, cache: ManifestCache, through: PullThrough, *, idle_seconds: float
+    ) -> None:
         self._repositories = repositories
+        self._through = through
         self._cache = cache
         self._idle = idle_seconds
         repositories.on_change(cache.drop)
@@ -54,6 +58,19 @@ class Manifests:
             raise Refusal("MANIFEST_UNKNOWN", f"{name} has no manifest {version}", detail={"name": name})
         ready = _ready(name, stored)
         self._cache.put(request.raw_path, ready, generation)
+        return self.answer(request, ready)
+
+    async def get_cached(self, request: web.BaseRequest, cached: Cached, version: str) -> web.StreamResponse:
+        """GET and HEAD of a repository that is a cache; only what cannot change is remembered in memory."""
+        generation = self._cache.generation
+        _check_version(version)
+        try:
+            stored = await self._through.manifest(cached, version)
+        except NotFound as error:
+            raise Refusal("MANIFEST_UNKNOWN", error.message, detail={"name": cached.name}) from error
+        ready = _ready(cached.name, stored)
+        if ":" in version and "?" not in request.raw_path and request.path.startswith(f"/v2/{cached.name}/"):
+            self._cache.put(request.raw_path, ready, generation)
         return self.answer(request, ready)
 
     async def put(self, request: web.BaseRequest, name: str, version: str, actor: str) -> web.StreamResponse:

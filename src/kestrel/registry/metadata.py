@@ -60,6 +60,18 @@ class TagRule:
     tags: str
 
 
+@dataclass(frozen=True, slots=True)
+class UpstreamRule:
+    """Repositories below `prefix/` are a cache of those of the registry `domain`.
+
+    The `default` one is also meant by clients that take this registry for a mirror and do not say of which.
+    """
+
+    prefix: str
+    domain: str
+    default: bool = False
+
+
 class Metadata(Protocol):
     """The rows of the registry. Safe to use from any thread; what returned is durable."""
 
@@ -146,6 +158,18 @@ class Metadata(Protocol):
 
     def set_tag_rule(self, rule: TagRule, *, present: bool) -> bool:
         """Add or remove a rule; returns whether that changed anything."""
+        ...
+
+    def upstreams(self) -> list[UpstreamRule]:
+        """Return which prefixes are caches."""
+        ...
+
+    def set_upstream(self, rule: UpstreamRule, *, present: bool) -> bool:
+        """Add, replace or remove the rule for a prefix; returns whether that changed anything."""
+        ...
+
+    def parents(self, repository: str, digest: Digest) -> list[Digest]:
+        """Return the manifests of a repository that name this one or this blob."""
         ...
 
     # -- for the collector

@@ -148,13 +148,13 @@ class Repositories:
             self._content.put(data, digest)
             self._metadata.record(
                 repository,
-                [_record(Descriptor(media_type=media_type, digest=digest, size=len(data)), document)],
+                [record_of(Descriptor(media_type=media_type, digest=digest, size=len(data)), document)],
                 dict.fromkeys(tags, digest),
                 time.time(),
                 actor=actor,
-                guard=self._guard(repository, condition),
+                guard=self.guard(repository, condition),
             )
-        self._changed(repository)
+        self.changed(repository)
         return document
 
     def link(self, repository: str, tag: str, digest: Digest) -> Descriptor:
@@ -171,26 +171,26 @@ class Repositories:
         with self._content.lease():
             plan = list(self._closure(digest))
             records = [
-                replace(_record(descriptor, document), shows=tuple(self._here(document)))
+                replace(record_of(descriptor, document), shows=tuple(self._here(document)))
                 for descriptor, document in reversed(plan)
             ]
-            guard = self._guard(repository)
+            guard = self.guard(repository)
             self._metadata.record(repository, records, {tag: digest}, time.time(), actor="this node", guard=guard)
-        self._changed(repository)
+        self.changed(repository)
         return plan[0][0]
 
     def delete_manifest(self, repository: str, digest: Digest, *, condition: Condition = ANY, actor: str = "") -> bool:
         """Remove a manifest and every tag on it; returns whether it was there. It can be restored for a while."""
-        guard = self._guard(repository, condition)
+        guard = self.guard(repository, condition)
         gone = self._metadata.remove(repository, digest, time.time(), actor=actor, guard=guard)
-        self._changed(repository)
+        self.changed(repository)
         return gone
 
     def delete_tag(self, repository: str, tag: str, *, condition: Condition = ANY, actor: str = "") -> bool:
         """Remove one tag and nothing else; returns whether it was there."""
-        guard = self._guard(repository, condition)
+        guard = self.guard(repository, condition)
         gone = self._metadata.untag(repository, tag, time.time(), actor=actor, guard=guard)
-        self._changed(repository)
+        self.changed(repository)
         return gone
 
     # -- undoing
@@ -251,11 +251,11 @@ class Repositories:
             lacking = [] if known else [child for child in self._needed(document) if not self._content.has(child)]
             if lacking:
                 raise NotFound(f"{len(lacking)} parts of {digest} were collected, first {lacking[0]}")
-            record = replace(_record(descriptor, document), shows=() if known else tuple(self._here(document)))
-            guard = self._guard(repository)
+            record = replace(record_of(descriptor, document), shows=() if known else tuple(self._here(document)))
+            guard = self.guard(repository)
             tagged = dict.fromkeys(tags, digest)
             self._metadata.record(repository, [record], tagged, time.time(), actor=actor, guard=guard)
-        self._changed(repository)
+        self.changed(repository)
 
     # -- rules
 
@@ -271,7 +271,9 @@ class Repositories:
         self._rules = self._metadata.tag_rules()
         return changed
 
-    def _guard(self, repository: str, condition: Condition = ANY) -> Guard:
+    def guard(self, repository: str, condition: Condition = ANY) -> Guard:
+        """Return what refuses to change a tag that is immutable, or not what `condition` says."""
+
         def guard(tag: str, current: "Digest | None", wanted: "Digest | None") -> None:
             condition.demand(tag, current)
             if current is None or current == wanted:
@@ -391,12 +393,13 @@ class Repositories:
                     hint="pull the image again",
                 )
 
-    def _changed(self, repository: str) -> None:
+    def changed(self, repository: str) -> None:
+        """Tell whoever listens that manifests or tags are others now."""
         for listener in self._listeners:
             listener(repository)
 
 
-def _record(descriptor: Descriptor, document: "Manifest | Index") -> Record:
+def record_of(descriptor: Descriptor, document: "Manifest | Index") -> Record:
     """Return what is kept of a manifest; a referrer's type is its own word, else that of its configuration."""
     artifact_type = document.artifact_type
     if not artifact_type and isinstance(document, Manifest):

@@ -23,6 +23,7 @@ from kestrel.registry.access.accounts import SqliteAccounts
 from kestrel.registry.access.token_server import TokenServer
 from kestrel.registry.blobs import Blobs
 from kestrel.registry.cache import ManifestCache
+from kestrel.registry.cached import CachedRepositories
 from kestrel.registry.errors import API_VERSION, Refusal, response
 from kestrel.registry.listing import Listing
 from kestrel.registry.manifests import Manifests
@@ -30,6 +31,7 @@ from kestrel.registry.metrics import CONTENT_TYPE, Metrics
 from kestrel.registry.repositories import Repositories
 from kestrel.registry.settings import Settings
 from kestrel.registry.sqlite import SqliteMetadata
+from kestrel.registry.through import Cached, PullThrough, Upstream
 from kestrel.registry.uploads import Uploads, parse_digest
 
 _log = logging.getLogger(__name__)
@@ -67,10 +69,12 @@ class Registry:
         content: Store,
         database: Database,
         settings: "Settings | None" = None,
+        upstream: "Upstream | None" = None,
     ) -> None:
         self.settings = settings = settings or Settings()
+        metadata = SqliteMetadata(database)
         self.repositories = Repositories(
-            SqliteMetadata(database),
+            metadata,
             content,
             sparse=settings.sparse,
             unnamed_seconds=settings.unnamed_seconds,
@@ -81,11 +85,15 @@ class Registry:
         self._content = content
         self._gate = Gate(self.accounts, url=settings.url)
         self._token_server = TokenServer(self._gate, idle_seconds=settings.idle_seconds)
-        self._blobs = Blobs(self.repositories, content)
+        self.cached = CachedRepositories(metadata, content, self.repositories)
+        self._through = PullThrough(
+            self.repositories, self.cached, content, self.metrics, upstream, fresh_seconds=settings.fresh_seconds
+        )
+        self._blobs = Blobs(self.repositories, content, self._through)
         self._uploads = Uploads(self.repositories, content, idle_seconds=settings.idle_seconds)
         cache = ManifestCache(settings.manifest_cache)
-        self._manifests = Manifests(self.repositories, cache, idle_seconds=settings.idle_seconds)
-        self._listing = Listing(self.repositories, settings)
+        self._manifests = Manifests(self.repositories, cache, self._through, idle_seconds=settings.idle_seconds)
+        self._listing = Listing(self.repositories, self._through, settings)
 
     @property
     def open_to_all(self) -> bool:
@@ -124,6 +132,10 @@ class Registry:
         self.metrics.request(request.method, endpoint, answer.status, answer.content_length or 0)
         return answer
 
+    async def close(self) -> None:
+        """Stop what goes on without a request: downloads for the cache."""
+        await self._through.close()
+
     def tidy(self) -> None:
         """Forget what nobody finished or named; call now and then, before a collection."""
         self._content.expire_uploads(self.settings.upload_seconds)
@@ -158,7 +170,26 @@ class Registry:
         name = match["name"]
         if not is_repository(name):
             raise Refusal("NAME_INVALID", f"invalid repository name {name[:300]!r}", detail={"name": name[:300]})
+        cached = self._through.locate(name, request.query.get("ns", ""))
+        if cached is not None:
+            return self._of_cached(request, cached, match)
         return self._of_repository(request, name, match)
+
+    def _of_cached(self, request: web.BaseRequest, cached: Cached, match: "re.Match[str]") -> Route:
+        """Return what can be done where only upstream decides what there is: everything but pushing."""
+        name = cached.name
+        route = self._of_repository(request, name, match)
+        if match["uploads"]:
+            raise Refusal("UNSUPPORTED", f"{name} is a cache of {cached.ref.name}: push there")
+        methods = {method: acts for method, acts in route.methods.items() if method != "PUT"}
+        if match["blob"]:
+            digest = parse_digest(match["blob"])
+            methods["GET"] = PULL, lambda _: self._blobs.get(request, name, digest, cached)
+        elif version := match["version"]:
+            methods["GET"] = PULL, lambda _: self._manifests.get_cached(request, cached, version)
+        elif match["tags"]:
+            methods["GET"] = PULL, lambda _: self._listing.tags(request, name, cached)
+        return Route(route.endpoint, name, methods)
 
     def _of_repository(self, request: web.BaseRequest, name: str, match: "re.Match[str]") -> Route:
         if match["uploads"]:

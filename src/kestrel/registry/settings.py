@@ -18,6 +18,8 @@ class Settings:
     """Memory for manifests that are ready to be sent."""
     idle_seconds: float = 60.0
     """How long an upload may be silent before its request is given up; what came is kept."""
+    fresh_seconds: float = 60.0
+    """How long the pull-through cache does not ask again for a tag, or whether there is one."""
     page: int = 1000
     """Entries of one page of tags, repositories or referrers when the client does not say."""
     largest_page: int = 10_000

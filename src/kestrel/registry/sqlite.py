@@ -9,7 +9,7 @@ from kestrel.base.db import Database
 from kestrel.base.units import print_duration
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
-from kestrel.registry.metadata import Change, Gone, Guard, Record, TagRule
+from kestrel.registry.metadata import Change, Gone, Guard, Record, TagRule, UpstreamRule
 
 MIGRATIONS = {
     "registry-1": """
@@ -84,6 +84,13 @@ MIGRATIONS = {
             repositories TEXT NOT NULL,
             tags TEXT NOT NULL,
             PRIMARY KEY (repositories, tags)
+        ) WITHOUT ROWID
+    """,
+    "registry-3-upstream": """
+        CREATE TABLE registry_upstream (
+            prefix TEXT PRIMARY KEY,
+            domain TEXT NOT NULL,
+            by_default INTEGER NOT NULL
         ) WITHOUT ROWID
     """,
 }
@@ -268,6 +275,25 @@ class SqliteMetadata:
             else "DELETE FROM registry_tag_rule WHERE repositories = ? AND tags = ?"
         )
         return bool(self._database.execute(statement, (rule.repositories, rule.tags)))
+
+    def upstreams(self) -> list[UpstreamRule]:  # noqa: D102
+        rows = self._database.query("SELECT * FROM registry_upstream ORDER BY prefix")
+        return [UpstreamRule(row["prefix"], row["domain"], bool(row["by_default"])) for row in rows]
+
+    def set_upstream(self, rule: UpstreamRule, *, present: bool) -> bool:  # noqa: D102
+        if not present:
+            return bool(self._database.execute("DELETE FROM registry_upstream WHERE prefix = ?", (rule.prefix,)))
+        with self._database.transaction() as connection:
+            if rule.default:
+                connection.execute("UPDATE registry_upstream SET by_default = 0")
+            values = rule.prefix, rule.domain, rule.default
+            return connection.execute("INSERT OR REPLACE INTO registry_upstream VALUES (?, ?, ?)", values).rowcount > 0
+
+    def parents(self, repository: str, digest: Digest) -> list[Digest]:  # noqa: D102
+        rows = self._database.query(
+            f"SELECT manifest FROM registry_reference WHERE repository = {_OF} AND digest = ?", (repository, digest)
+        )
+        return [Digest(row["manifest"]) for row in rows]
 
     # -- for the collector
 

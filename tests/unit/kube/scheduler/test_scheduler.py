@@ -76,6 +76,7 @@ async def test_a_pod_is_bound_and_an_event_says_so(world):
     async with asyncio.timeout(3):
         while not (events := (await world.client.list("events", "default")).items):  # told after the binding is seen
             await world.scheduler.settled()
+            await asyncio.sleep(0.01)  # whoever tells it needs the loop
     assert [event["message"] for event in events] == ["Successfully assigned default/a to n1"]
 
 

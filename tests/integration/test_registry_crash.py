@@ -1,4 +1,7 @@
-"""kill -9 of the registry in the middle of pushes: what was acknowledged is whole, what was not does no harm."""
+"""kill -9 of the registry in the middle of pushes, pulls and collections, again and again.
+
+What was acknowledged is whole, what was not does no harm, and nothing half-written was ever served.
+"""
 
 import asyncio
 import contextlib
@@ -11,7 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from kestrel.base.db import Database
-from kestrel.base.errors import KestrelError
+from kestrel.base.errors import DataLoss, KestrelError, NotFound
 from kestrel.content import Store, sweep
 from kestrel.distribution import Client, Settings
 from kestrel.oci import media_types
@@ -22,17 +25,26 @@ from kestrel.oci.reference import Reference
 from kestrel.registry import Repositories, SqliteMetadata
 
 SERVE = """
-import asyncio, sys
+import asyncio, os, sys, threading
 from pathlib import Path
 from kestrel.base.db import Database
-from kestrel.content import Store
+from kestrel.content import Store, sweep
 from kestrel.http.server import Server, Tcp
 from kestrel.registry import Registry
 
 async def main():
     root = Path(sys.argv[1])
     database = Database(root / "kestrel.db")
-    registry = Registry(Store(root, database), database)
+    content = Store(root, database)
+    registry = Registry(content, database)
+
+    def collect():
+        while True:
+            for _ in range(20):
+                content.put(os.urandom(100))  # garbage, so that there is something to take
+            sweep(content, [registry.repositories])
+
+    threading.Thread(target=collect, daemon=True).start()
     async with Server(registry.handle, [Tcp()]) as server:
         print(server.addresses[0], flush=True)
         await asyncio.Event().wait()
@@ -88,12 +100,37 @@ async def push_until_it_dies(host: str, seeds: "list[int]", acknowledged: dict[s
                 return
 
 
+async def pull_until_it_dies(host: str, acknowledged: dict[str, int]) -> None:
+    """Read what was acknowledged, over and over: it is never anything but what was pushed."""
+    async with Client.open(Settings(attempts=1)) as client:
+        while True:
+            await asyncio.sleep(0)
+            if not acknowledged:
+                await asyncio.sleep(0.01)
+                continue
+            name, seed = random.choice(list(acknowledged.items()))
+            ref = Reference.parse(f"{host}/{name}")
+            try:
+                config, layer, manifest = made(seed)
+                assert (await client.manifest(ref))[1] == manifest
+                for data in (config, layer):
+                    descriptor = Descriptor.of("x/y", data)
+                    assert b"".join([piece async for piece in client.blob(ref, descriptor)]) == data
+            except DataLoss:
+                raise
+            except NotFound as error:
+                raise AssertionError(f"{name} was acknowledged and is not there") from error
+            except KestrelError:
+                return
+
+
 async def test_no_acknowledged_push_is_lost_by_kill_9(tmp_path: Path) -> None:
     acknowledged: dict[str, int] = {}
     seeds = list(range(100_000, 0, -1))
     for _ in range(ROUNDS):
         async with registry(tmp_path) as (process, host):
             pushing = [asyncio.create_task(push_until_it_dies(host, seeds, acknowledged)) for _ in range(PUSHERS)]
+            pushing.append(asyncio.create_task(pull_until_it_dies(host, acknowledged)))
             await asyncio.sleep(random.uniform(0.15, 0.5))
             process.send_signal(signal.SIGKILL)
             await asyncio.gather(*pushing)

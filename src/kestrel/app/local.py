@@ -37,7 +37,7 @@ class LinkingPusher:
         return await self._remote.push_blob(ref, descriptor, open, mount_from, sent=sent)
 
     async def push_manifest(self, ref: Reference, media_type: str, data: bytes) -> Descriptor:
-        """Tag the manifest in our own registry, or send it."""
+        """Show the manifest in our own registry, under its tag if it has one, or send it."""
         if ref.domain in self._hosts:
-            return self._repositories.link(ref.path, ref.tag or "latest", Digest.of(data))
+            return self._repositories.link(ref.path, ref.tag, Digest.of(data))
         return await self._remote.push_manifest(ref, media_type, data)

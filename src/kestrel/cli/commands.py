@@ -106,6 +106,10 @@ COMMANDS = (
                 Option("--variant", "minimal or python", kind="value", metavar="VARIANT"), JSON)),
     Command("pull", "fetch an image from a registry", "images:pull", group=IMAGES, words="NAME", options=(QUIET, JSON)),
     Command("push", "send an image to a registry", "images:push", group=IMAGES, words="NAME", options=(QUIET, JSON)),
+    Command("copy", "copy an image from one registry to another, for all its platforms", "images:copy", group=IMAGES,
+            words="SOURCE TARGET", options=(
+                Option("--platform", "only the image for one: linux/arm64", kind="value", metavar="PLATFORM"),
+                Option("--referrers", "signatures and the like too"), QUIET, JSON)),
     Command("save", "write images as one tar: an OCI layout and a docker archive", "transfers:save", group=IMAGES,
             words="NAME...", options=(
                 Option("-o --output", "write to a file instead of stdout", kind="value", metavar="FILE"),)),

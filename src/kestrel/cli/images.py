@@ -83,6 +83,15 @@ def push(parsed: "Parsed") -> int:
     return 0
 
 
+def copy(parsed: "Parsed") -> int:
+    """`kestrel copy`."""
+    source, target = parsed.words
+    body = {"source": source, "target": target, "platform": parsed.platform or "", "referrers": parsed.referrers}
+    copied = call("copy", body, Progress(quiet=parsed.quiet or parsed.json))
+    print_json(copied) if parsed.json else print(copied["digest"])
+    return 0
+
+
 def tag(parsed: "Parsed") -> int:
     """`kestrel tag`."""
     source, target = parsed.words

@@ -15,6 +15,7 @@ from kestrel.control.requests import (
     BootstrapRequest,
     BuildRequest,
     CheckRequest,
+    CopyRequest,
     ImageRequest,
     ImagesRequest,
     RemoveRequest,
@@ -22,6 +23,7 @@ from kestrel.control.requests import (
 )
 from kestrel.control.services import Emit, Services, Verbs
 from kestrel.images import Image
+from kestrel.oci.platform import Platform
 
 
 def describe(image: Image, *, full: bool = False) -> dict[str, Any]:
@@ -75,6 +77,16 @@ async def push(services: Services, request: ImageRequest, emit: Emit) -> Any:
     async with relayed(emit) as progress:
         digest = await services.images.push(request.name, progress=progress)
     return {"name": request.name, "digest": digest}
+
+
+async def copy(services: Services, request: CopyRequest, emit: Emit) -> Any:
+    """Copy an image from one registry to another."""
+    platform = Platform.parse(request.platform) if request.platform else None
+    async with relayed(emit) as progress:
+        digest = await services.images.copy(
+            request.source, request.target, platform=platform, referrers=request.referrers, progress=progress
+        )
+    return {"name": request.target, "digest": digest}
 
 
 async def tag(services: Services, request: TagRequest, _emit: Emit) -> Any:
@@ -217,6 +229,7 @@ VERBS: Verbs = {
     "images": (ImagesRequest, images),
     "pull": (ImageRequest, pull),
     "push": (ImageRequest, push),
+    "copy": (CopyRequest, copy),
     "tag": (TagRequest, tag),
     "rmi": (RemoveRequest, rmi),
     "bootstrap": (BootstrapRequest, bootstrap),

@@ -129,6 +129,15 @@ class CommitRequest(ExportRequest, frozen=True):
     message: str = ""
 
 
+class CopyRequest(Request, frozen=True):
+    """`kestrel copy`; an empty `platform` means all there are."""
+
+    source: str
+    target: str
+    platform: str = ""
+    referrers: bool = False
+
+
 class TagRequest(Request, frozen=True):
     """`kestrel tag`."""
 

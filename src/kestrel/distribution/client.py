@@ -1,6 +1,5 @@
 """The client of any registry, as the image store and the daemon hold it: one object over the verbs of this package."""
 
-import re
 from collections.abc import AsyncIterator, Callable
 from typing import BinaryIO, Self
 
@@ -8,10 +7,10 @@ import aiohttp
 
 from kestrel.base.clock import Clock
 from kestrel.base.errors import DataLoss
-from kestrel.distribution import fetch, push, resolve
+from kestrel.distribution import fetch, push, referrers, resolve
 from kestrel.distribution.credentials import Anonymous, Credentials, FileConfig
 from kestrel.distribution.hosts import Hosts, Settings
-from kestrel.distribution.transport import Call, Transport
+from kestrel.distribution.transport import Call, Transport, next_page
 from kestrel.http.client import session as open_session
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
@@ -20,7 +19,6 @@ from kestrel.oci.records import parse_json
 from kestrel.oci.reference import Reference
 
 _LIST_LIMIT = 16 * 1024 * 1024
-_NEXT = re.compile(r"<([^>]*)>\s*;(?:[^,]*;)?\s*rel=\"?next\"?", re.IGNORECASE)
 
 
 class Client:
@@ -91,6 +89,10 @@ class Client:
         """Store a manifest under the tag or digest of `ref`."""
         return await push.push_manifest(self._transport, ref, media_type, data)
 
+    async def referrers(self, ref: Reference, subject: Digest) -> list[Descriptor]:
+        """Return the manifests in the repository of `ref` whose subject it is."""
+        return await referrers.referrers(self._transport, ref, subject)
+
     async def delete_manifest(self, ref: Reference) -> None:
         """Remove a tag, or by digest a manifest and every tag on it."""
         call = Call(
@@ -127,8 +129,7 @@ class Client:
             if not isinstance(names, list | None) or not all(isinstance(name, str) for name in names or ()):
                 raise DataLoss(f"{domain} sent a list of {field} that cannot be read")
             found += names or ()
-            following = _NEXT.search(headers.get("Link", ""))
-            path = following[1] if following else ""
+            path = next_page(headers)
         return found
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ was made for, and TLS is never left for plain HTTP.
 import asyncio
 import io
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _NOT_NOW = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 10
 _REST = 30.0  # seconds
+_NEXT = re.compile(r"<([^>]*)>\s*;(?:[^,]*;)?\s*rel=\"?next\"?", re.IGNORECASE)
 _ERROR_BODY = 64 * 1024
 _PATIENCE = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=600)
 """For a PUT: after the last byte the registry may hash, copy or move the whole blob before it answers."""
@@ -315,6 +317,12 @@ def _with_mirrors(error: KestrelError, failures: Sequence[str]) -> KestrelError:
     if failures:
         error.hint = "; ".join(filter(None, (error.hint, *(f"mirror {failure}" for failure in failures))))
     return error
+
+
+def next_page(headers: Mapping[str, str]) -> str:
+    """Return where a listing goes on (distribution-spec, "Listing Tags"), empty at its end."""
+    following = _NEXT.search(headers.get("Link", ""))
+    return following[1] if following else ""
 
 
 async def bounded(answer: aiohttp.ClientResponse, limit: int, call: Call) -> bytes:

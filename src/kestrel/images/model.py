@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Protocol
 from kestrel.oci.config import ImageConfig
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
+from kestrel.oci.platform import Platform
 from kestrel.oci.reference import Reference
 
 
@@ -107,8 +108,8 @@ class ImageFetcher(Protocol):
         """Return a fetcher that logs in with these instead of the configured ones."""
         ...
 
-    async def resolve(self, ref: Reference) -> Descriptor:
-        """Return what the name stands for: a manifest or an index."""
+    async def resolve(self, ref: Reference, platform: Platform | None = None) -> Descriptor:
+        """Return what the name stands for, a manifest or an index; with `platform`, the manifest for it."""
         ...
 
     async def manifest(self, ref: Reference, descriptor: Descriptor | None = None) -> tuple[Descriptor, bytes]:
@@ -119,6 +120,10 @@ class ImageFetcher(Protocol):
         self, ref: Reference, descriptor: Descriptor, offset: int = 0, *, verify: bool = True
     ) -> AsyncIterator[bytes]:
         """Yield a blob's bytes from `offset` on; with `verify` off the caller checks the digest."""
+        ...
+
+    async def referrers(self, ref: Reference, subject: Digest) -> list[Descriptor]:
+        """Return the manifests in the repository whose subject it is."""
         ...
 
 

@@ -102,7 +102,7 @@ class Puller:
         if manifest.config.size > config.LIMIT:
             raise InvalidArgument(f"the configuration of {ref.familiar()} has {manifest.config.size} bytes")
         if not self._content.has(manifest.config.digest):
-            await self._download(ref, manifest.config, _nothing)
+            await self.download(ref, manifest.config, _nothing)
         image = ImageConfig.decode(await asyncio.to_thread(self._content.read, manifest.config.digest))
         check(manifest, image, ref.familiar())
         return image
@@ -118,7 +118,7 @@ class Puller:
 
         async def work(tell: Report) -> None:
             if not self._content.has(blob.digest):
-                await self._download(ref, blob, tell, diff_id)
+                await self.download(ref, blob, tell, diff_id)
             tell(Progress(blob.digest.short, "extracting", 0, blob.size))
             await asyncio.to_thread(unpack_layer, self._content, self._snapshots, blob, diff_id)
             tell(Progress(blob.digest.short, "complete", blob.size, blob.size))
@@ -133,9 +133,9 @@ class Puller:
     async def _blob(self, ref: Reference, blob: Descriptor, limit: asyncio.Semaphore, report: Report) -> None:
         async with limit:
             if not self._content.has(blob.digest):
-                await self._download(ref, blob, report)
+                await self.download(ref, blob, report)
 
-    async def _download(self, ref: Reference, blob: Descriptor, tell: Report, diff_id: "Digest | None" = None) -> None:
+    async def download(self, ref: Reference, blob: Descriptor, tell: Report, diff_id: "Digest | None" = None) -> None:
         """Fetch one blob, from where an earlier attempt ended. With `diff_id` it is unpacked as it arrives.
 
         A blob that is whole but cannot be unpacked is kept, and raises.

@@ -21,6 +21,7 @@ from kestrel.images import commit as committing
 from kestrel.images import prune as pruning
 from kestrel.images import push as pushing
 from kestrel.images import transfer
+from kestrel.images.copy import Copier
 from kestrel.images.flights import Flights
 from kestrel.images.model import (
     Image,
@@ -269,6 +270,26 @@ class ImageService:
             )
         await asyncio.to_thread(self._images.point, ref.with_digest(digest), image.digest)
         return digest
+
+    async def copy(
+        self,
+        source: str,
+        target: str,
+        *,
+        platform: "Platform | None" = None,
+        referrers: bool = False,
+        progress: Report = silent,
+    ) -> Digest:
+        """Copy from one registry to another, for every platform or one; with `referrers` signatures and the like too.
+
+        Returns the digest. Nothing is unpacked, and no image appears here.
+        """
+        came, goes = Reference.parse(source), Reference.parse(target)
+        with self._content.lease():
+            puller = Puller(self._content, self._snapshots, self._fetcher, self._layers)
+            here = self._is_own(goes.domain)
+            copier = Copier(self._content, self._fetcher, self._pusher, puller, progress, here=here)
+            return await copier.copy(came, goes, platform=platform, referrers=referrers)
 
     async def save(self, names: "Sequence[str]", sink: Sink) -> None:
         """Write images as one tar that is an OCI layout and a docker archive; `sink` is written to in a thread.

@@ -158,7 +158,7 @@ class Repositories:
         return document
 
     def link(self, repository: str, tag: str, digest: Digest) -> Descriptor:
-        """Show a manifest of the content store, and all it names, under a tag: a local push that copies nothing.
+        """Show a manifest of the content store, and all it names, under a tag (if any): a push that copies nothing.
 
         Of an index, the manifests that are not here are left out, as the image store keeps only the platforms it
         pulled. Raises NotFound when the manifest is not in the store, FailedPrecondition when something that an
@@ -166,7 +166,7 @@ class Repositories:
         """
         if not is_repository(repository):
             raise InvalidArgument(f"invalid repository {repository[:300]!r}", hint="use lower case, digits and . _ - /")
-        if not is_tag(tag):
+        if tag and not is_tag(tag):
             raise InvalidArgument(f"invalid tag {tag[:140]!r}")
         with self._content.lease():
             plan = list(self._closure(digest))
@@ -174,8 +174,9 @@ class Repositories:
                 replace(record_of(descriptor, document), shows=tuple(self._here(document)))
                 for descriptor, document in reversed(plan)
             ]
+            tags = {tag: digest} if tag else {}
             guard = self.guard(repository)
-            self._metadata.record(repository, records, {tag: digest}, time.time(), actor="this node", guard=guard)
+            self._metadata.record(repository, records, tags, time.time(), actor="this node", guard=guard)
         self.changed(repository)
         return plan[0][0]
 

@@ -43,7 +43,7 @@ class FakeRegistry:
     def with_credentials(self, credentials: Any) -> "FakeRegistry":
         return self
 
-    async def resolve(self, ref: Reference) -> Descriptor:
+    async def resolve(self, ref: Reference, platform: Any = None) -> Descriptor:
         if ref.digest:
             kind = media_types.OCI_INDEX if b'"manifests"' in self.blobs[ref.digest] else media_types.OCI_MANIFEST
             return Descriptor(media_type=kind, digest=ref.digest, size=len(self.blobs[ref.digest]))

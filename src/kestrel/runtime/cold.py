@@ -54,8 +54,12 @@ PATIENCE = 10.0  # seconds for killed processes to go
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """How a process is to be made, beside its spec. `carried`: we carry what its terminal shows to our own output."""
+    """How a process is to be made, beside its spec. `carried`: we carry what its terminal shows to our own output.
 
+    Without `cgroups` it stays in its creator's groups.
+    """
+
+    cgroups: bool = True
     keyring: bool = True
     preserved: int = 0
     pivot: bool = True
@@ -90,19 +94,22 @@ def group_of(record: Record) -> Group | None:
 # --- create ---------------------------------------------------------------------------------------------------------
 
 
-def create(root: str, identifier: str, bundle: str, wishes: Wishes) -> tuple[Record, Made]:
+def create(
+    root: str, identifier: str, bundle: str, spec: dict[str, Any], wishes: Wishes
+) -> tuple[Record, Made]:
     """Make a container ready: everything but the execution of its program. The working directory is the bundle's."""
     hide()
     place = bundles.claim(root, bundles.check_id(identifier))
     try:
-        return _create(root, place, identifier, bundle, wishes)
+        return _create(root, place, identifier, bundle, spec, wishes)
     except BaseException:
         bundles.forget(root, identifier)
         raise
 
 
-def _create(root: str, place: str, identifier: str, bundle: str, wishes: Wishes) -> tuple[Record, Made]:
-    spec = bundles.read_spec(f"{bundle}/{bundles.CONFIG}")
+def _create(
+    root: str, place: str, identifier: str, bundle: str, spec: dict[str, Any], wishes: Wishes
+) -> tuple[Record, Made]:
     _check_root(spec, bundle)
     record = Record(
         id=identifier,
@@ -110,12 +117,12 @@ def _create(root: str, place: str, identifier: str, bundle: str, wishes: Wishes)
         oci_version=spec.get("ociVersion") or VERSION,
         created=_now(),
         rootfs=os.path.abspath(spec["root"]["path"]),
-        cgroup=_cgroup_path(spec, identifier),
+        cgroup=_cgroup_path(spec, identifier) if wishes.cgroups else "",
         own_pids=any(entry.get("type") == "pid" for entry in (spec.get("linux") or {}).get("namespaces") or ()),
         owner="root" if os.geteuid() == 0 else str(os.geteuid()),
         annotations=spec.get("annotations") or {},
     )
-    found = hierarchy()
+    found = hierarchy() if wishes.cgroups else None
     made = _plan(spec, record, found, root, wishes)
     if report.debugging():
         for line in made.describe():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NAME = "kestrel-runtime"
 ROOT = "/run/kestrel-runtime"
 FAILED = 1
+MANAGERS = ("cgroupfs", "disabled")
 
 GLOBAL = {
     "root": "text",
@@ -41,6 +42,7 @@ GLOBAL = {
 
 _MAKING = {
     "bundle,b": "text",
+    "config,f": "text",
     "console-socket": "text",
     "pidfd-socket": "text",
     "pid-file": "text",
@@ -144,14 +146,16 @@ def _dispatch(before: Options, name: str, words: list[str]) -> int:
         return _help()
     if name not in COMMANDS:
         raise InvalidArgument(f"No help topic for '{name}'", hint=f"{_name()} --help lists the commands")
-    if before.on("systemd-cgroup") or before.text("cgroup-manager") == "systemd":
+    manager = "systemd" if before.on("systemd-cgroup") else before.text("cgroup-manager") or MANAGERS[0]
+    if manager not in MANAGERS:
         raise InvalidArgument(
-            "the systemd cgroup driver is not supported",
+            f"the {manager} cgroup manager is not supported",
             hint="use the cgroupfs driver (podman: --cgroup-manager cgroupfs)",
         )
     after = parse(before.words[1:], {**COMMANDS[name], "help,h": "switch"}, mixed=name in _MIXED)
     if after.on("help"):
         return _help(name)
+    after.values["cgroup-manager"] = manager
     if name in _PARENTS:
         _seal(words)
     from kestrel.runtime import verbs

@@ -54,14 +54,16 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
         os.chdir(bundle)
     except OSError as error:
         raise InvalidArgument(f"bundle {bundle}: {error.strerror}".lower()) from error
-    _check_terminal(options, bundles.read_spec(bundles.CONFIG).get("process") or {}, foreground=foreground)
-    return cold.create(root, options.words[0], bundle, _wishes(options, foreground=foreground))
+    spec = bundles.read_spec(os.path.join(bundle, options.text("config") or bundles.CONFIG))
+    _check_terminal(options, spec.get("process") or {}, foreground=foreground)
+    return cold.create(root, options.words[0], bundle, spec, _wishes(options, foreground=foreground))
 
 
 def _wishes(options: Options, *, foreground: bool) -> "Wishes":
     from kestrel.runtime import cold, console
 
     return cold.Wishes(
+        cgroups=options.text("cgroup-manager") != "disabled",
         keyring=not options.on("no-new-keyring"),
         preserved=cold.preserved(options.number("preserve-fds"), os.environ),
         pivot=not options.on("no-pivot"),

@@ -2,11 +2,12 @@
 
 A program of the suite makes bundles below the working directory, whose only program is that `init`, and calls the
 runtime named by OCI_RUNTIME. It runs in a mount and a PID namespace of its own, so that whatever it leaves running or
-mounted ends with it; the control groups that are left are removed. Tests of what only crun has are left out for every
-runtime alike: `LEFT_OUT` names them.
+mounted ends with it; the control groups that are left are removed. It has a terminal, which some tests need. Tests of
+what only crun has are left out for every runtime alike: `LEFT_OUT` names them.
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,6 +46,14 @@ done
 exec {runtime} "$@"
 """
 
+
+APART = [
+    *("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    # The first process of the namespace reaps what containers leave behind. Mounts are shared among these namespaces
+    # as on most machines, but with none of the host's.
+    *("sh", "-c", 'mount --make-rshared / && "$@"; exit $?', "sh"),
+]
+
 REASONS: tuple[tuple[str, str, str], ...] = ()
 
 
@@ -68,10 +77,8 @@ def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
 def _judge(source: Path, runtime: str, name: str) -> Result:
     before = _groups()
     with tempfile.TemporaryDirectory(prefix="conformance-", dir="/var/tmp") as scratch:
-        # The shell is the first process of the namespace: it reaps what containers leave behind.
-        apart = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        program = [sys.executable, str(PROGRAM), str(source / "tests" / f"{name}.py")]
-        left_out = [f"{test}={why}" for test, why in LEFT_OUT.get(name, {}).items()]
+        program = [*APART, sys.executable, str(PROGRAM), str(source / "tests" / f"{name}.py")]
+        program += [f"{test}={why}" for test, why in LEFT_OUT.get(name, {}).items()]
         environment = {
             **os.environ,
             "OCI_RUNTIME": _spoken_to(runtime, Path(scratch)),
@@ -81,16 +88,17 @@ def _judge(source: Path, runtime: str, name: str) -> Result:
         }
         try:
             done = subprocess.run(
-                [*apart, "sh", "-c", '"$@"; exit $?', "sh", *program, *left_out],
+                ["script", "--quiet", "--return", "--command", shlex.join(program), "/dev/null"],
                 cwd=scratch,
                 env=environment,
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 errors="replace",
                 timeout=TIMEOUT,
             )
-            code, complaint = done.returncode, (done.stderr.splitlines() or [""])[-1]
-            output = done.stdout
+            code, output = done.returncode, done.stdout
+            complaint = (output.splitlines() or [""])[-1]
         except subprocess.TimeoutExpired as expired:
             code, complaint = 124, f"not done after {TIMEOUT} s"
             output = (expired.stdout or b"").decode(errors="replace")

@@ -29,6 +29,7 @@ _OLD = {
         "execveat": 322,
         "ioprio_set": 251,
         "sched_setattr": 314,
+        "set_mempolicy": 238,
     },
     "aarch64": {
         "pivot_root": 41,
@@ -37,6 +38,7 @@ _OLD = {
         "execveat": 281,
         "ioprio_set": 30,
         "sched_setattr": 274,
+        "set_mempolicy": 237,
     },
 }.get(MACHINE, {})
 NR_PIVOT_ROOT = _OLD.get("pivot_root", -1)
@@ -45,6 +47,7 @@ NR_KEYCTL = _OLD.get("keyctl", -1)
 NR_EXECVEAT = _OLD.get("execveat", -1)
 NR_IOPRIO_SET = _OLD.get("ioprio_set", -1)
 NR_SCHED_SETATTR = _OLD.get("sched_setattr", -1)
+NR_SET_MEMPOLICY = _OLD.get("set_mempolicy", -1)
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -151,6 +154,10 @@ TIOCSPTLCK = 0x40045431
 TIOCSCTTY = 0x540E
 TIOCSWINSZ = 0x5414
 TIOCGWINSZ = 0x5413
+
+# netdevice(7)
+SIOCSIFFLAGS = 0x8914
+IFF_UP = 1
 
 # statfs(2) f_type
 PROC_SUPER_MAGIC = 0x9FA0

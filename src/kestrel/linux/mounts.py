@@ -44,12 +44,14 @@ def filesystem(kind: str, options: Iterable[tuple[str, str | None]] = (), *, att
         os.close(context)
 
 
-def clone(path: str | bytes, *, directory: int = abi.AT_FDCWD, recursive: bool = True) -> int:
+def clone(path: str | bytes, *, directory: int = abi.AT_FDCWD, recursive: bool = True, follow: bool = True) -> int:
     """Return a detached copy of the mount at `path` (a bind mount without a place yet).
 
-    With an empty `path` the mount behind the descriptor `directory` is copied.
+    With an empty `path` the mount behind the descriptor `directory` is copied. Not to `follow` means that a symbolic
+    link at the end of the path is what is mounted.
     """
     flags = abi.OPEN_TREE_CLONE | (abi.AT_RECURSIVE if recursive else 0) | (0 if path else abi.AT_EMPTY_PATH)
+    flags |= 0 if follow else abi.AT_SYMLINK_NOFOLLOW
     return syscalls.open_tree(directory, path, flags)
 
 
@@ -150,6 +152,28 @@ def make_file(root: int, path: str, *, mode: int = 0o644, links: int = 0) -> int
         return make_file(root, link if link.startswith("/") else f"{parent}/{link}", mode=mode, links=links + 1)
     finally:
         os.close(directory)
+
+
+def make_entry(root: int, path: str) -> int:
+    """Return a descriptor of what has this name, be it a symbolic link; made as an empty file when absent."""
+    parent, _, name = path.rstrip("/").rpartition("/")
+    with opened(make_directories(root, parent)) as directory:
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=directory))
+        except FileExistsError:
+            pass
+        return os.open(name, PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+
+
+def make_link(root: int, path: str, target: str) -> None:
+    """Make a symbolic link inside `root`; one that is there already and says the same is fine."""
+    parent, _, name = path.rstrip("/").rpartition("/")
+    with opened(make_directories(root, parent)) as directory:
+        try:
+            os.symlink(target, name, dir_fd=directory)
+        except FileExistsError:
+            if os.readlink(name, dir_fd=directory) != target:
+                raise
 
 
 class opened:  # noqa: N801 - reads as a statement: `with opened(...) as fd`

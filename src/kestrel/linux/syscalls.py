@@ -18,7 +18,7 @@ from kestrel.linux import abi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -72,6 +72,7 @@ _bpf = _numbered(_int, _ptr, _uint)
 _execveat = _numbered(_int, _str, _ptr, _ptr, _int)
 _clone3 = _numbered(_ptr, _size, library=_held)
 _sched_setattr = _numbered(_int, _ptr, _uint)
+_set_mempolicy = _numbered(_int, _str, _ulong)
 _ioprio_set = _numbered(_int, _int, _int)
 _personality = _function("personality", _ulong)
 
@@ -358,6 +359,15 @@ def ioprio_set(value: int) -> None:
     """`man 2 ioprio_set` for this thread: the class in the upper three bits of sixteen, the priority below."""
     if _ioprio_set(abi.NR_IOPRIO_SET, 1, 0, value) < 0:
         raise failure("ioprio_set")
+
+
+def set_mempolicy(mode: int, nodes: Collection[int]) -> None:
+    """`man 2 set_mempolicy` for this thread, and what it executes: a mode with its flags, and nodes of memory."""
+    bits = sum(1 << node for node in nodes)
+    mask = bits.to_bytes(max(nodes, default=0) // 64 * 8 + 8, "little") if nodes else None
+    # The kernel takes one bit less than it is told (get_nodes in mm/mempolicy.c).
+    if _set_mempolicy(abi.NR_SET_MEMPOLICY, mode, mask, len(mask) * 8 + 1 if mask else 0) < 0:
+        raise failure("set_mempolicy")
 
 
 def personality(domain: int) -> None:

@@ -93,8 +93,14 @@ class Record:
 
 def check_id(identifier: str) -> str:
     """Return an id that is one: it becomes the name of a directory. Raises InvalidArgument."""
-    if not identifier or len(identifier) > LONGEST or identifier[0] not in _FIRST or not _LATER.issuperset(identifier):
-        raise InvalidArgument(f"invalid container id format: {identifier!r}", hint="letters, digits, _ + - and .")
+    if not 0 < len(identifier) <= LONGEST:
+        raise InvalidArgument(f"invalid container ID format: it has {len(identifier)} characters, not 1 to {LONGEST}")
+    wrong = [at for at, letter in enumerate(identifier) if letter not in (_LATER if at else _FIRST)]
+    if wrong:
+        raise InvalidArgument(
+            f"invalid container ID format: invalid character {identifier[wrong[0]]!r} in container ID {identifier!r}",
+            hint="letters, digits, _ + - and, but for the first, .",
+        )
     return identifier
 
 

@@ -56,11 +56,13 @@ PATIENCE = 10.0  # seconds for killed processes to go
 class Wishes:
     """How a process is to be made, beside its spec. `carried`: we carry what its terminal shows to our own output.
 
-    Without `cgroups` it stays in its creator's groups.
+    Without `cgroups` it stays in its creator's groups. Of the `preserved` descriptors, from 3 on, the first are sockets
+    it is to be `listening` at.
     """
 
     cgroups: bool = True
     keyring: bool = True
+    listening: int = 0
     preserved: int = 0
     pivot: bool = True
     size: tuple[int, int] = (0, 0)
@@ -94,9 +96,7 @@ def group_of(record: Record) -> Group | None:
 # --- create ---------------------------------------------------------------------------------------------------------
 
 
-def create(
-    root: str, identifier: str, bundle: str, spec: dict[str, Any], wishes: Wishes
-) -> tuple[Record, Made]:
+def create(root: str, identifier: str, bundle: str, spec: dict[str, Any], wishes: Wishes) -> tuple[Record, Made]:
     """Make a container ready: everything but the execution of its program. The working directory is the bundle's."""
     hide()
     place = bundles.claim(root, bundles.check_id(identifier))
@@ -170,8 +170,12 @@ def _cgroup_path(spec: Mapping[str, Any], identifier: str) -> str:
 
 def _plan(spec: dict[str, Any], record: Record, found: Hierarchy | None, root: str, wishes: Wishes) -> plan.Plan:
     linux = spec.get("linux") or {}
+    process = {**(spec.get("process") or {})}
+    if wishes.listening:
+        told = (f"LISTEN_FDS={wishes.listening}", "LISTEN_PID=1")  # `man 3 sd_listen_fds`
+        process["env"] = [*(process.get("env") or ()), *told]
     return plan.build(
-        {**spec, "root": {**spec["root"], "path": record.rootfs}},
+        {**spec, "root": {**spec["root"], "path": record.rootfs}, "process": process},
         seccomp=filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"),
         cgroup_version=found.version if found is not None else 2,
         cgroup_hierarchies=found.hierarchies(everywhere=True) if found is not None else (),
@@ -497,9 +501,8 @@ def write_pid(path: str, pid: int) -> None:
     os.replace(temporary, path)
 
 
-def preserved(wanted: int, environment: Mapping[str, str]) -> int:
-    """Return how many descriptors from 3 on go to the program: socket activation's (LISTEN_FDS), then `wanted`."""
-    count = wanted + int(environment.get("LISTEN_FDS") or 0)
+def check_preserved(count: int) -> int:
+    """Return how many descriptors from 3 on go to the program. Raises InvalidArgument: a missing one would be ours."""
     for fd in range(3, 3 + count):
         try:
             os.fstat(fd)

@@ -149,7 +149,7 @@ def _dispatch(before: Options, name: str, words: list[str]) -> int:
     manager = "systemd" if before.on("systemd-cgroup") else before.text("cgroup-manager") or MANAGERS[0]
     if manager not in MANAGERS:
         raise InvalidArgument(
-            f"the {manager} cgroup manager is not supported",
+            f"the {manager} cgroup driver is not supported",
             hint="use the cgroupfs driver (podman: --cgroup-manager cgroupfs)",
         )
     after = parse(before.words[1:], {**COMMANDS[name], "help,h": "switch"}, mixed=name in _MIXED)

@@ -209,7 +209,7 @@ def enter_joined(task: Process, child: Child, width: int, height: int, warning: 
     if task.terminal:
         with opened(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as root:
             master, terminal = devices.open_terminal(root, width, height)
-        os.fchown(terminal, _owner(task, child), -1)
+        os.fchown(terminal, _owner(task, child)[0], -1)
         masters = [master]
     finish(task, child, terminal, masters, [warning])
 
@@ -224,7 +224,7 @@ def finish(
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
     apart = child.apart or Apart()
-    _take_stdio(child.stdio, terminal, _owner(task, child))
+    _take_stdio(child.stdio, terminal, *_owner(task, child))
     _keep_only(apart.preserved)
     limited = process.confine(task, bound=child.apart is None, user_namespace=child.user_namespace)
     env = process.environment(task)
@@ -239,9 +239,10 @@ def finish(
     guarded(starter, lambda: _launch(task, path, env, apart.preserved, start_hooks))
 
 
-def _owner(task: Process, child: Child) -> int:
-    """Return the process's user as the host knows it."""
-    return task.uid if child.ids is None else child.ids.uid(task.uid)
+def _owner(task: Process, child: Child) -> tuple[int, int]:
+    """Return the process's user and group as the host knows them."""
+    ids = child.ids
+    return (task.uid, task.gid) if ids is None else (ids.uid(task.uid), ids.gid(task.gid))
 
 
 def _keep_only(preserved: int) -> None:
@@ -290,16 +291,16 @@ def _launch(
         raise program.explain(path, error) from None
 
 
-def _give(fd: int, uid: int) -> None:
+def _give(fd: int, uid: int, gid: int) -> None:
     """Let the user own an output, unless it is a device that everybody shares."""
     try:
         if os.fstat(fd).st_rdev != os.makedev(1, 3):
-            os.fchown(fd, uid, -1)
+            os.fchown(fd, uid, gid)
     except OSError:
         pass  # a descriptor of a kind that has no owner
 
 
-def _take_stdio(stdio: Stdio, terminal: int, uid: int) -> None:
+def _take_stdio(stdio: Stdio, terminal: int, uid: int, gid: int) -> None:
     """Put the descriptors at 0, 1 and 2, and let the user own them, so that /dev/stdout can be opened by name."""
     if terminal >= 0:
         fcntl.ioctl(terminal, abi.TIOCSCTTY, 0)
@@ -307,6 +308,6 @@ def _take_stdio(stdio: Stdio, terminal: int, uid: int) -> None:
         source = terminal if terminal >= 0 else fd
         os.dup2(source, number, inheritable=True)
         if uid and terminal < 0 and number:
-            _give(number, uid)
+            _give(number, uid, gid)
     for fd in {terminal, *_given(stdio)} - {-1, 0, 1, 2}:
         os.close(fd)

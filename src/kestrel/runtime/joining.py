@@ -3,6 +3,7 @@
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.linux import capabilities
 from kestrel.runtime import bundles
 from kestrel.runtime.arguments import Options
 
@@ -76,8 +77,10 @@ def _more(first: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]
     found = {
         kind: list(first.get(kind) or ()) for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
     }
-    for name in names:
-        full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+    unknown = capabilities.mask(names)[1]
+    if unknown:
+        raise InvalidArgument(f"unknown capability {unknown[0]!r}")
+    for full in map(capabilities.canonical, names):
         for kind in ("bounding", "effective", "permitted", *(("ambient",) if found["inheritable"] else ())):
             if full not in found[kind]:
                 found[kind].append(full)

@@ -1,6 +1,9 @@
-"""The operations that set what a namespace knows about itself: its names and its kernel settings."""
+"""The operations that set what a namespace knows about itself: its names, its kernel settings, its loopback device."""
 
+import fcntl
 import os
+import socket
+import struct
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
@@ -38,6 +41,20 @@ def write_sysctl(name: str, value: str) -> None:
                 os.write(fd, value.encode())
             except OSError as error:
                 raise InvalidArgument(f"sysctl {name}: the kernel refuses {value!r}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseLoopback(Operation):
+    """Bring up `lo` of a new network namespace, which has it, but down (`man 7 netdevice`)."""
+
+    def describe(self) -> str:
+        """Say it."""
+        return "bring up the loopback device"
+
+    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
+        """ioctl(2) on any socket of the namespace."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            fcntl.ioctl(sock, abi.SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", abi.IFF_UP))
 
 
 @dataclass(frozen=True, slots=True)

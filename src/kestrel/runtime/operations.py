@@ -36,6 +36,7 @@ class TakeSource(Operation):
     recursive: bool
     idmap: str = ""
     ids: "Ids | None" = None
+    link: bool = False
 
     def describe(self) -> str:
         """Say it."""
@@ -44,7 +45,7 @@ class TakeSource(Operation):
     def execute(self, place: Place) -> None:
         """open_tree(2) with a clone; only one that is not attached anywhere can be id-mapped."""
         try:
-            source = mounts.clone(self.path, recursive=self.recursive)
+            source = mounts.clone(self.path, recursive=self.recursive, follow=not self.link)
         except FileNotFoundError:
             raise InvalidArgument(
                 f"bind source path does not exist: {self.path}", hint="create it first, or check the spelling"
@@ -263,6 +264,9 @@ class MountBind(Operation):
             self.take.execute(place)
         with opened(_latest(place.sources.pop(self.index), recursive=self.options.recursive)) as mount:
             options = self.options
+            if options.copy_link and stat.S_ISLNK(os.fstat(mount).st_mode):
+                mounts.make_link(place.root, self.destination, os.readlink("", dir_fd=mount))
+                return
             propagation = options.propagation or abi.MS_PRIVATE
             recursive = options.propagation_recursive or not options.propagation
             mounts.set_attributes(mount, propagation=propagation, recursive=recursive)
@@ -274,7 +278,10 @@ class MountBind(Operation):
                 mounts.attach(mount, target, name=self.destination)
 
     def _target(self, place: Place, *, directory: bool) -> int:
-        target = (mounts.make_directories if directory else mounts.make_file)(place.root, self.destination)
+        if self.options.destination_link:
+            target = mounts.make_entry(place.root, self.destination)
+        else:
+            target = (mounts.make_directories if directory else mounts.make_file)(place.root, self.destination)
         if syscalls.filesystem_type(target) == abi.PROC_SUPER_MAGIC and self.destination not in PROC_OVERLAYS:
             os.close(target)
             raise InvalidArgument(f"{self.destination} cannot be mounted because it is inside /proc")

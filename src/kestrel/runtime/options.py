@@ -46,8 +46,7 @@ _PROPAGATION = {
 # Flags of the filesystem rather than of the mount: fsconfig(2) takes them by name.
 _SUPERBLOCK = {"sync", "dirsync", "mand", "lazytime", "iversion", "silent"}
 _IGNORED = {"defaults", "async", "nomand", "nolazytime", "noiversion", "loud", "quiet", "remount", "bind", "rbind"}
-_OURS = {"tmpcopyup"}
-_IDMAP = {"idmap", "ridmap"}
+_OURS = {"tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow", "idmap", "ridmap"}
 
 WORDS = frozenset(
     {*_ATTRIBUTES, *(f"r{word}" for word in _ATTRIBUTES), *_PROPAGATION, *(f"r{word}" for word in _PROPAGATION)}
@@ -60,7 +59,11 @@ WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """A mount's options, sorted by who takes them. The recursive attributes apply to all mounts below as well."""
+    """A mount's options, sorted by who takes them. The recursive attributes apply to all mounts below as well.
+
+    Where the source or the destination is a symbolic link, `source_link` and `destination_link` mean the link itself,
+    and with `copy_link` a source that is one is not mounted but made again.
+    """
 
     bind: bool = False
     recursive: bool = False
@@ -73,6 +76,9 @@ class Options:
     data: tuple[tuple[str, str | None], ...] = ()
     copy_up: bool = False
     idmap: str = ""
+    source_link: bool = False
+    destination_link: bool = False
+    copy_link: bool = False
 
 
 def parse(words: Sequence[str]) -> Options:
@@ -94,7 +100,7 @@ def parse(words: Sequence[str]) -> Options:
             propagation, propagation_recursive = _PROPAGATION[word[1:]], True
         elif word in _SUPERBLOCK:
             data.append((word, None))
-        elif word not in _IGNORED and word not in _OURS and word not in ("idmap", "ridmap"):
+        elif word not in _IGNORED and word not in _OURS:
             key, equals, value = word.partition("=")
             data.append((key, value if equals else None))
     return Options(
@@ -108,6 +114,9 @@ def parse(words: Sequence[str]) -> Options:
         propagation_recursive=propagation_recursive,
         data=tuple(data),
         copy_up="tmpcopyup" in words,
+        source_link="src-nofollow" in words or "copy-symlink" in words,
+        destination_link="dest-nofollow" in words,
+        copy_link="copy-symlink" in words,
         idmap=next((word for word in words if word in ("idmap", "ridmap")), ""),
     )
 

@@ -132,13 +132,16 @@ def build(
         operations.append(op.MakeDirectory(process.cwd))
     operations += [op.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or ())]
     operations += [op.ReadOnlyPath(path) for path in dict.fromkeys(linux.get("readonlyPaths") or ())]
+    operations += [names.RaiseLoopback()] if new & abi.CLONE_NEWNET else []
     operations += _names(spec)
     operations += [names.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
     if (spec.get("root") or {}).get("readonly"):
         operations.append(op.SetRootFlags())
     words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
     how = "chroot" if not own else "pivot" if pivot else "cover"
-    operations.append(op.EnterRoot(how, words.propagation, words.propagation_recursive))
+    # All is private but for what a mount asked to be shared, which stays so.
+    propagation = words.propagation if words.propagation != abi.MS_PRIVATE else 0
+    operations.append(op.EnterRoot(how, propagation, words.propagation_recursive))
     return Plan(
         new=new,
         joined=joined,
@@ -193,7 +196,7 @@ def _source(bind: op.MountBind, entry: Mapping[str, Any]) -> op.TakeSource:
     given = entry.get("uidMappings"), entry.get("gidMappings")
     own = users.ranges(given[0] or (), given[1] or (), f"mount {bind.destination}") if any(given) else None
     idmap = bind.options.idmap or ("idmap" if own is not None else "")
-    return op.TakeSource(bind.index, bind.source, bind.options.recursive, idmap, own)
+    return op.TakeSource(bind.index, bind.source, bind.options.recursive, idmap, own, bind.options.source_link)
 
 
 def _mounts(

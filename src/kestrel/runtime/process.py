@@ -115,7 +115,8 @@ def parse(process: Mapping[str, Any], seccomp: Filter | None = None, linux: Mapp
 
 
 def _cpus(given: Mapping[str, str]) -> tuple[frozenset[int] | None, frozenset[int] | None]:
-    return scheduling.cpus(given.get("initial") or ""), scheduling.cpus(given.get("final") or "")
+    initial, final = (scheduling.numbers(given.get(name) or "", "CPUs") for name in ("initial", "final"))
+    return initial, final
 
 
 def _variable(entry: str) -> tuple[str, str]:
@@ -183,17 +184,20 @@ def confine(process: Process, *, bound: bool = True, user_namespace: int = -1) -
     have = syscalls.capget()[1]
     if process.filter is not None and not process.no_new_privileges:
         syscalls.seccomp_filter(process.filter.program, process.filter.flags)
+    inheritable = process.inheritable & have
+    if inheritable:
+        # Before the bounding set shrinks: what is outside of it can no longer become inheritable.
+        syscalls.capset(have, have, inheritable)
     capabilities.drop_bounding(process.bounding)
-    os.setgroups(sorted({process.gid, *process.groups}))
+    os.setgroups(process.groups)
     os.setresgid(process.gid, process.gid, process.gid)
     os.setresuid(process.uid, process.uid, process.uid)
     # What this machine withholds from us nobody can be given; the kernel would refuse the whole call.
-    permitted, inheritable = process.permitted & have, process.inheritable & (have | process.inheritable)
-    effective = process.effective & have
+    permitted, effective = process.permitted & have, process.effective & have
     # chdir may need a right that the process does not keep (its effective set); take it while all are permitted.
     if not entered:
         _enter_directory(process.cwd, last=True)
-    syscalls.capset(effective, permitted, inheritable & permitted)
+    syscalls.capset(effective, permitted, inheritable)
     syscalls.prctl(abi.PR_SET_KEEPCAPS, 0)
     if process.ambient:
         capabilities.raise_ambient(process.ambient & permitted & inheritable)

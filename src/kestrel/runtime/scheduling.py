@@ -1,4 +1,4 @@
-"""When and where a process runs: its scheduler, I/O priority, CPUs and personality (config.md, config-linux.md).
+"""When and where a process runs: scheduler, I/O priority, CPUs, memory nodes, personality (config.md, config-linux.md).
 
 `parse` is pure; `apply` is carried out by the process itself while it still may.
 """
@@ -34,6 +34,18 @@ FLAGS = {
     "SCHED_FLAG_UTIL_CLAMP_MIN": 0x20,
     "SCHED_FLAG_UTIL_CLAMP_MAX": 0x40,
 }
+MODES = {
+    "MPOL_DEFAULT": 0,
+    "MPOL_PREFERRED": 1,
+    "MPOL_BIND": 2,
+    "MPOL_INTERLEAVE": 3,
+    "MPOL_LOCAL": 4,
+    "MPOL_PREFERRED_MANY": 5,
+    "MPOL_WEIGHTED_INTERLEAVE": 6,
+}
+MODE_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+NODES = 1024  # more than any kernel is built for (CONFIG_NODES_SHIFT)
+SHORTEST, LONGEST = 1024, 2**63 - 1  # nanoseconds a SCHED_DEADLINE process may run in a period
 CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}  # linux/personality.h
 
@@ -51,6 +63,8 @@ class Scheduling:
     period: int = 0
     io: int | None = None
     personality: int | None = None
+    memory: tuple[int, frozenset[int]] | None = None
+    """A mode of memory policy and the nodes it is about (`man 2 set_mempolicy`)."""
 
     def apply(self) -> None:
         """Ask the kernel. Raises OSError."""
@@ -61,28 +75,55 @@ class Scheduling:
             syscalls.ioprio_set(self.io)
         if self.personality is not None:
             syscalls.personality(self.personality)
+        if self.memory is not None:
+            syscalls.set_mempolicy(*self.memory)
 
 
 def parse(process: Mapping[str, Any], linux: Mapping[str, Any]) -> Scheduling | None:
     """Return what a spec asks for, None when it asks for nothing. Raises InvalidArgument."""
     scheduler, io, personality = process.get("scheduler"), process.get("ioPriority"), linux.get("personality")
-    if not (scheduler or io or personality):
+    memory = linux.get("memoryPolicy")
+    if not (scheduler or io or personality or memory is not None):
         return None
     return Scheduling(
         **_scheduler(scheduler or {}),
         io=None if not io else _word(CLASSES, io.get("class"), "I/O class") << 13 | int(io.get("priority", 0)),
         personality=None if not personality else _personality(personality),
+        memory=None if memory is None else _memory(memory),
     )
 
 
 def _scheduler(given: Mapping[str, Any]) -> dict[str, Any]:
     if not given:
         return {}
+    if given.get("policy") == "SCHED_DEADLINE":
+        _check_deadline(given)
     return {
         "policy": _word(POLICIES, given.get("policy"), "scheduler policy"),
         "flags": sum(_word(FLAGS, name, "scheduler flag") for name in given.get("flags") or ()),
         **{name: int(given.get(name) or 0) for name in ("nice", "priority", "runtime", "deadline", "period")},
     }
+
+
+def _check_deadline(given: Mapping[str, Any]) -> None:
+    """Say what the kernel would only call an invalid argument (`man 7 sched`, SCHED_DEADLINE)."""
+    for name in ("runtime", "deadline"):
+        if name not in given:
+            raise InvalidArgument(f"sched_setattr: `SCHED_DEADLINE` requires `{name}`")
+    runtime, deadline = int(given["runtime"]), int(given["deadline"])
+    if not runtime:
+        raise InvalidArgument("sched_setattr: `SCHED_DEADLINE` runtime must be greater than 0")
+    if not SHORTEST <= runtime <= LONGEST:
+        raise InvalidArgument(
+            f"sched_setattr: `SCHED_DEADLINE` runtime {runtime} must be between {SHORTEST} and {LONGEST} nanoseconds"
+        )
+    period = int(given.get("period") or deadline)
+    for less, name, more, other in (
+        (runtime, "runtime", deadline, "deadline"),
+        (deadline, "deadline", period, "period"),
+    ):
+        if less > more:
+            raise InvalidArgument(f"sched_setattr: `SCHED_DEADLINE` {name} {less} must be <= {other} {more}")
 
 
 def _personality(given: Mapping[str, Any]) -> int:
@@ -91,21 +132,30 @@ def _personality(given: Mapping[str, Any]) -> int:
     return _word(DOMAINS, given.get("domain"), "personality domain")
 
 
+def _memory(given: Mapping[str, Any]) -> tuple[int, frozenset[int]]:
+    mode = _word(MODES, given.get("mode"), "memory policy mode")
+    mode |= sum(_word(MODE_FLAGS, name, "memory policy flag") for name in given.get("flags") or ())
+    nodes = numbers(given.get("nodes") or "", "memory nodes") or frozenset()
+    if nodes and max(nodes) >= NODES:
+        raise InvalidArgument(f"linux.memoryPolicy.nodes: there is no node {max(nodes)}")
+    return mode, nodes
+
+
 def _word(table: Mapping[str, int], name: object, what: str) -> int:
     if not isinstance(name, str) or name not in table:
         raise InvalidArgument(f"unknown {what} {name!r}", hint=f"one of {', '.join(table)}")
     return table[name]
 
 
-def cpus(text: str) -> frozenset[int] | None:
-    """Return the CPUs of a list such as `0-3,7`; None for an empty one."""
+def numbers(text: str, what: str) -> frozenset[int] | None:
+    """Return the numbers of a list such as `0-3,7`; None for an empty one."""
     found: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not part.strip():
             continue
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise InvalidArgument(f"{text!r} is not a list of CPUs")
+            raise InvalidArgument(f"{text!r} is not a list of {what}")
         found.update(range(int(first), int(last if dash else first) + 1))
     return frozenset(found) or None
 

@@ -12,11 +12,9 @@ sleeps and reaps.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import signal
 import socket
-import struct
 import sys
 
 from kestrel.base.errors import (
@@ -57,8 +55,6 @@ if TYPE_CHECKING:
 LOG = "shim.log"
 UNPRIVILEGED = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 OOM_SCORE = -900
-SIOCSIFFLAGS = 0x8914
-IFF_UP = 1
 
 
 def main(request: SandboxRequest, client: socket.socket, cache: str) -> NoReturn:
@@ -108,7 +104,7 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
         | (0 if request.host_network and not request.hostname else abi.CLONE_NEWUTS)
     )
     if not request.host_network:
-        _loopback_up()
+        names.RaiseLoopback().execute(Place())
     if request.hostname or request.domainname:
         names.SetNames(request.hostname, request.domainname).execute(Place())
     own = owned(request)
@@ -139,12 +135,6 @@ def owned(request: SandboxRequest) -> frozenset[str]:
     if not request.host_ipc:
         kinds.add("ipc")
     return frozenset(kinds)
-
-
-def _loopback_up() -> None:
-    """A new network namespace has `lo`, but down (`man 7 netdevice`)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
 
 
 class Shim:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+SAME: tuple[Range, ...] = ((0, 0, 2**32 - 1),)
 LIMIT = 340  # lines the kernel takes in a map (`man 7 user_namespaces`)
 
 
@@ -65,11 +66,15 @@ def _outside(ranges: tuple[Range, ...], inside: int, what: str) -> int:
 
 
 def parse(linux: Mapping[str, Any]) -> Ids | None:
-    """Return the ids of a spec's `linux`; None without a user namespace of its own. Raises InvalidArgument."""
+    """Return the ids of a spec's `linux`; None without a user namespace of its own. Raises InvalidArgument.
+
+    A namespace that says nothing of its ids has the same ones inside as outside.
+    """
     own = any(entry.get("type") == "user" and not entry.get("path") for entry in linux.get("namespaces") or ())
     if not own:
         return None
-    return ranges(linux.get("uidMappings") or (), linux.get("gidMappings") or (), "linux")
+    mappings = linux.get("uidMappings") or (), linux.get("gidMappings") or ()
+    return ranges(*mappings, "linux") if any(mappings) else Ids(uids=SAME, gids=SAME)
 
 
 def ranges(uids: Sequence[Mapping[str, Any]], gids: Sequence[Mapping[str, Any]], where: str) -> Ids:

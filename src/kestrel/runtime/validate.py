@@ -42,6 +42,9 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
             raise InvalidArgument(f"the id-mapped mount at {entry['destination']} has no mappings")
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
+        if name == "kernel.hostname" or (name == "kernel.domainname" and spec.get("domainname", value) != value):
+            member = name.removeprefix("kernel.")
+            raise InvalidArgument(f"sysctl {name!r} is not allowed as it conflicts with the OCI {member!r} field")
     _not_built(linux)
 
 
@@ -66,7 +69,7 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _not_built(linux: Mapping[str, Any]) -> None:
-    for name in ("intelRdt", "memoryPolicy", "netDevices"):
+    for name in ("intelRdt", "netDevices"):
         if linux.get(name):
             raise Unimplemented(f"linux.{name} is not supported yet")
 

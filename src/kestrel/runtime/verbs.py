@@ -62,10 +62,12 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
 def _wishes(options: Options, *, foreground: bool) -> "Wishes":
     from kestrel.runtime import cold, console
 
+    listening = int(os.environ.get("LISTEN_FDS") or 0)
     return cold.Wishes(
         cgroups=options.text("cgroup-manager") != "disabled",
         keyring=not options.on("no-new-keyring"),
-        preserved=cold.preserved(options.number("preserve-fds"), os.environ),
+        listening=listening,
+        preserved=cold.check_preserved(listening + options.number("preserve-fds")),
         pivot=not options.on("no-pivot"),
         size=console.size() if foreground else (0, 0),
         carried=foreground and not options.text("console-socket"),
@@ -75,7 +77,9 @@ def _wishes(options: Options, *, foreground: bool) -> "Wishes":
 def _check_terminal(options: Options, process: "dict[str, Any]", *, foreground: bool) -> None:
     terminal, socket = bool(process.get("terminal")), options.text("console-socket")
     if terminal and not foreground and not socket:
-        raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
+        raise InvalidArgument(
+            "cannot allocate tty if runc will detach without setting console socket", hint="use --console-socket"
+        )
     if socket and not terminal:
         raise InvalidArgument("cannot use console socket if runc will not detach or allocate tty")
 

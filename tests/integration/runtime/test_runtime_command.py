@@ -116,6 +116,59 @@ def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Comman
     assert runtime("run", "--bundle", str(runtime.bundle), "one").returncode == 143
 
 
+KINDS = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "script", "seen"),
+    [
+        ({"process": {"capabilities": {"inheritable": ["CAP_KILL"]}}}, "grep CapInh /proc/self/status", "20"),
+        ({"process": {"user": {"uid": 0, "gid": 7, "additionalGids": [8]}}}, "grep Groups: /proc/self/status", "8"),
+        ({"process": {"user": {"uid": 0, "gid": 7}}}, "grep Groups: /proc/self/status", "Groups:"),
+        ({"linux": {"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0"}}}, "cat /proc/self/numa_maps", "ave:0"),
+        ({}, "echo $(($(cat /sys/class/net/lo/flags) & 1))", "1"),
+        ({"linux": {"namespaces": [*KINDS, {"type": "user"}]}}, "cat /proc/self/uid_map", f"{2**32 - 1}"),
+        ({"domainname": "a.b", "linux": {"sysctl": {"kernel.domainname": "a.b"}}}, "domainname; echo 1", "1"),
+    ],
+)
+def test_what_a_spec_asks_for_is_so(runtime: Command, changes: dict[str, Any], script: str, seen: str) -> None:
+    runtime.spec("sh", "-c", script, **changes)
+    first = runtime.ok("run", "--bundle", str(runtime.bundle), "one").splitlines()[0].split()
+    assert any(word.endswith(seen) for word in first), first
+
+
+@pytest.mark.parametrize(
+    ("options", "script", "seen"),
+    [
+        (["copy-symlink"], "readlink /x", "nowhere"),
+        (["src-nofollow", "dest-nofollow"], "readlink /x", "nowhere"),
+        (["dest-nofollow"], "cat /x", "text"),
+    ],
+)
+def test_symbolic_links_are_mounted_as_such_when_asked_for(
+    runtime: Command, options: list[str], script: str, seen: str
+) -> None:
+    (runtime.home / "file").write_text("text")
+    (runtime.home / "link").symlink_to("nowhere")
+    if "dest-nofollow" in options:
+        (runtime.bundle / "rootfs/x").symlink_to("elsewhere")
+    source = runtime.home / ("file" if "cat" in script else "link")
+    mount = {"destination": "/x", "source": str(source), "options": ["bind", *options]}
+    runtime.spec("sh", "-c", script)
+    spec = json.loads((runtime.bundle / "config.json").read_text())
+    spec["mounts"].append(mount)
+    (runtime.bundle / "config.json").write_text(json.dumps(spec))
+    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one").strip() == seen
+
+
+def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Command) -> None:
+    runtime.spec("cat", "/proc/self/cgroup")
+    (runtime.bundle / "config.json").rename(runtime.bundle / "other.json")
+    words = ("run", "--bundle", str(runtime.bundle), "--config", "other.json", "one")
+    assert runtime.cgroup not in runtime.ok("--cgroup-manager", "disabled", *words)
+    assert runtime.cgroup in runtime.ok("--cgroup-manager", "cgroupfs", *words)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -124,7 +177,7 @@ def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Comman
         (("kill", "none", "TERM"), "container does not exist"),
         (("delete", "none"), "container does not exist"),
         (("exec", "none", "true"), "container does not exist"),
-        (("state", "../../etc"), "invalid container id format"),
+        (("state", "../../etc"), "invalid container ID format"),
         (("state", ""), "container id cannot be empty"),
         (("frobnicate",), "No help topic for 'frobnicate'"),
         (("state", "--colour", "none"), "flag provided but not defined: -colour"),

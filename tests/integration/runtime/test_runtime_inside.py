@@ -86,7 +86,7 @@ async def test_user_and_groups_are_exactly_those_of_the_spec(box: Any) -> None:
     spec["process"]["user"] = {"uid": 1000, "gid": 1001, "additionalGids": [2000]}
     code, output = await box.run("c", spec)
     assert code == 0
-    assert output.splitlines()[0] == "uid=1000 gid=1001 groups=1001,2000"
+    assert output.splitlines()[0] == "uid=1000 gid=1001 groups=2000"
     assert "CapEff:\t0000000000000000" in output
     assert output.endswith("ok\n/\n")
 

@@ -140,6 +140,31 @@ def test_a_user_that_is_no_number_is_refused(user: str) -> None:
         joining.wanted(options, {})
 
 
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "requires `runtime`"),
+        ({"runtime": 5000}, "requires `deadline`"),
+        ({"runtime": 0, "deadline": 5000}, "runtime must be greater than 0"),
+        ({"runtime": 1023, "deadline": 5000}, "runtime 1023 must be between 1024"),
+        ({"runtime": 6000, "deadline": 5000}, "runtime 6000 must be <= deadline 5000"),
+        ({"runtime": 5000, "deadline": 7000, "period": 6000}, "deadline 7000 must be <= period 6000"),
+    ],
+)
+def test_a_deadline_that_cannot_be_kept_is_said_to_be_so(given: dict[str, int], sentence: str) -> None:
+    with pytest.raises(InvalidArgument, match=sentence):
+        scheduling.parse({"scheduler": {"policy": "SCHED_DEADLINE", **given}}, {})
+
+
+def test_a_memory_policy_is_a_mode_with_flags_and_nodes() -> None:
+    policy = {"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]}
+    made = scheduling.parse({}, {"memoryPolicy": policy})
+    assert made == scheduling.Scheduling(memory=(2 | 1 << 15, frozenset({0, 1})))
+    for wrong in ({}, {"mode": "BIND"}, {**policy, "nodes": "x"}, {**policy, "nodes": "99999"}):
+        with pytest.raises(InvalidArgument):
+            scheduling.parse({}, {"memoryPolicy": wrong})
+
+
 def test_schedulers_and_lists_of_cpus_are_read() -> None:
     process = {
         "scheduler": {"policy": "SCHED_BATCH", "nice": 5},
@@ -147,6 +172,6 @@ def test_schedulers_and_lists_of_cpus_are_read() -> None:
     }
     made = scheduling.parse(process, {"personality": {"domain": "LINUX32"}})
     assert made == scheduling.Scheduling(policy=3, nice=5, io=2 << 13 | 4, personality=8)
-    assert scheduling.cpus("0-2,7") == {0, 1, 2, 7}
+    assert scheduling.numbers("0-2,7", "CPUs") == {0, 1, 2, 7}
     with pytest.raises(InvalidArgument):
         scheduling.parse({"scheduler": {"policy": "SCHED_NOW"}}, {})

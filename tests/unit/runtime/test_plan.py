@@ -122,6 +122,7 @@ def test_a_plan_says_what_it_will_do_in_words() -> None:
         {"sysctl": {"kernel.core_pattern": "|/evil"}},
         {"sysctl": {"net.ipv4.ip_forward": "1"}},
         {"sysctl": {"kernel.shm_rmid_forced": "1\n2"}},
+        {"namespaces": [{"type": "uts"}], "sysctl": {"kernel.hostname": "box"}},
     ],
 )
 def test_a_spec_that_is_wrong_or_would_change_the_host_is_refused(change: dict[str, object]) -> None:

@@ -223,3 +223,65 @@ def test_killing_the_command_leaves_the_container(platform: Instance) -> None:
         process.kill()
     assert platform("wait", "alone").out == "0\n"
     wait_until(lambda: platform("logs", "alone").out == "up\ndone\n")
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> str:
+    """A context whose last RUN writes a file and fails."""
+    (tmp_path / "file").write_text("of the context")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM box\nWORKDIR /w\nENV A=from-env\n"
+        "RUN --mount=type=bind,target=/ctx --mount=type=tmpfs,target=/t echo begun; touch made; exit 3\n"
+    )
+    return str(tmp_path)
+
+
+def steps(kestrel: Instance) -> list[str]:
+    """The cgroups of steps that run."""
+    return [group for group in kestrel.cgroups() if "/build/" in group]
+
+
+def test_a_failed_run_is_entered_as_it_stands(terminal: Open, platform: Instance, failing: str) -> None:
+    shell = terminal("build", "--on-error=shell", failing)
+    shell.expect("failed with exit code 3")
+    shell.expect("/w # ")
+    shell.type("echo $A; pwd; ls; cat /ctx/file; mount | grep -c ' /t '; stty size\r")
+    shell.expect("from-env\r\n/w\r\nmade\r\nof the context1\r\n40 100\r\n")
+    assert steps(platform)
+    shell.type("exit\r")
+    shell.expect("error:.*failed with exit code 3")
+    assert shell.end() == 1
+    wait_until(lambda: not steps(platform))
+
+
+def test_whoever_leaves_a_failed_run_by_hanging_up_leaves_nothing(
+    terminal: Open, platform: Instance, failing: str
+) -> None:
+    shell = terminal("build", "--on-error=shell", failing)
+    shell.expect("/w # ")
+    shell.process.kill()
+    wait_until(lambda: not steps(platform))
+    wait_until(lambda: not os.listdir(platform.root / "snapshots"))
+
+
+def test_hanging_up_ends_a_build_that_could_be_entered(terminal: Open, platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN sleep 60\n")
+    build = terminal("build", "--on-error=shell", str(tmp_path))
+    build.expect("RUN sleep 60 +[(]1[.0-9]*s")  # it is shown while it runs, and the time moves
+    wait_until(lambda: steps(platform))
+    build.process.kill()
+    wait_until(lambda: not steps(platform))
+
+
+def test_a_build_that_succeeds_ends_as_without(terminal: Open, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo fine\n")
+    build = terminal("build", "--on-error=shell", str(tmp_path))
+    build.expect("sha256:[0-9a-f]{64}")
+    assert build.end() == 0
+
+
+def test_without_a_terminal_it_is_said_how_to_enter(platform: Instance, failing: str) -> None:
+    for arguments in (("build",), ("build", "--on-error=shell")):
+        failed = platform(*arguments, failing, code=1)
+        assert "to look around where it failed" in failed.err
+        assert "terminal" in failed.err

@@ -5,11 +5,13 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.build.executor import Output, Run
+from kestrel.build.executor import Output, Process, Run
 from kestrel.engine import Engine, Mount, Step
 from kestrel.images import ImageService
 from kestrel.images import bootstrap as debian
@@ -26,24 +28,30 @@ class EngineExecutor:
 
     async def run(self, run: Run, output: Output) -> int:
         """Run to the end and return the exit code."""
-        if run.network not in NETWORKS:
-            raise InvalidArgument(f"unknown network {run.network!r}", hint="there are default, host and none")
-        step = Step(
-            id=run.id,
-            rootfs=run.rootfs,
-            argv=run.argv,
-            env=run.env,
-            cwd=run.cwd,
-            user=run.user,
-            network=NETWORKS[run.network],
-            hostname=run.hostname,
-            hosts=tuple((address, (name,)) for name, address in run.hosts),
-            mounts=tuple(
-                Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size)
-                for m in run.mounts
-            ),
-        )
-        return await self._engine.run_step(step, output)
+        return await self._engine.run_step(_step(run), output)
+
+    def enter(self, run: Run, *, tty: bool) -> AbstractAsyncContextManager[Process]:
+        """Run with somebody at the other end."""
+        return self._engine.enter_step(replace(_step(run), tty=tty, stdin=True))
+
+
+def _step(run: Run) -> Step:
+    if run.network not in NETWORKS:
+        raise InvalidArgument(f"unknown network {run.network!r}", hint="there are default, host and none")
+    return Step(
+        id=run.id,
+        rootfs=run.rootfs,
+        argv=run.argv,
+        env=run.env,
+        cwd=run.cwd,
+        user=run.user,
+        network=NETWORKS[run.network],
+        hostname=run.hostname,
+        hosts=tuple((address, (name,)) for name, address in run.hosts),
+        mounts=tuple(
+            Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size) for m in run.mounts
+        ),
+    )
 
 
 class Bootstrap:

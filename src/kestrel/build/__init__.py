@@ -6,7 +6,8 @@ Names are imported when they are asked for, so that a command line which only pr
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kestrel.build.executor import Executor, Run, RunMount
+    from kestrel.build.executor import Executor, Process, Run, RunMount
+    from kestrel.build.failed import FailedRun, OnFailure
     from kestrel.build.request import BuildRequest
     from kestrel.build.service import Builder, BuildResult
     from kestrel.build.solver import StepResult
@@ -17,13 +18,28 @@ _WHERE = {
     "BuildRequest": "request",
     "BuildResult": "service",
     "Executor": "executor",
+    "FailedRun": "failed",
+    "OnFailure": "failed",
+    "Process": "executor",
     "Run": "executor",
     "RunMount": "executor",
     "RunFailed": "work",
     "StepResult": "solver",
 }
 
-__all__ = ["Builder", "BuildRequest", "BuildResult", "Executor", "Run", "RunMount", "RunFailed", "StepResult"]
+__all__ = [
+    "BuildRequest",
+    "BuildResult",
+    "Builder",
+    "Executor",
+    "FailedRun",
+    "OnFailure",
+    "Process",
+    "Run",
+    "RunFailed",
+    "RunMount",
+    "StepResult",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -90,6 +90,14 @@ class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     message: str
 
 
+class Entered(Event, frozen=True, kw_only=True, tag="entered"):
+    """Somebody is let into the place where a RUN failed, with the shell that is named."""
+
+    step: str
+    message: str
+    shell: str
+
+
 class Exported(Event, frozen=True, kw_only=True, tag="exported"):
     """The image is in the store."""
 

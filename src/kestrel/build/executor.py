@@ -6,6 +6,7 @@ nothing of it is mounted any more.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +51,40 @@ class Run:
     mounts: tuple[RunMount, ...] = ()
 
 
+class Process(Protocol):
+    """A command somebody talks to."""
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Return the next output as (1 or 2, bytes), a terminal's as 1; None when all of it has ended."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Hand bytes to its input."""
+        ...
+
+    async def close_stdin(self) -> None:
+        """End its input."""
+        ...
+
+    async def resize(self, width: int, height: int) -> None:
+        """Set the terminal's size in characters."""
+        ...
+
+    async def kill(self, signal_or_name: int | str = 9) -> None:
+        """Send it a signal."""
+        ...
+
+    async def wait(self) -> int:
+        """Return its exit code."""
+        ...
+
+
 class Executor(Protocol):
     """Runs commands in snapshots."""
+
+    def enter(self, run: Run, *, tty: bool) -> AbstractAsyncContextManager[Process]:
+        """Run with somebody at the other end; what still runs when the block ends is ended, as when `run` returns."""
+        ...
 
     async def run(self, run: Run, output: Output) -> int:
         """Run to the end and return the exit code (128 + signal when a signal ended it).

@@ -73,6 +73,9 @@ class Plain:
         for line in self._lines(event):
             self._write(line + "\n")
 
+    def tick(self) -> None:
+        """Times do not move in plain text."""
+
     def close(self) -> None:
         """Nothing is pending in plain text."""
 

@@ -24,6 +24,7 @@ from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
 from kestrel.build.executor import Executor
 from kestrel.build.export import Assembled, assemble
+from kestrel.build.failed import OnFailure
 from kestrel.build.flights import Flights
 from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
@@ -112,16 +113,21 @@ class Builder:
             flights=Flights[Layer, Event](),
         )
 
-    async def build(self, request: BuildRequest, progress: Emit = lambda _: None) -> BuildResult:
-        """Build and return the image. Raises DockerfileError and other KestrelErrors; cancelling cleans up."""
+    async def build(
+        self, request: BuildRequest, progress: Emit = lambda _: None, on_failure: OnFailure | None = None
+    ) -> BuildResult:
+        """Build and return the image. Raises DockerfileError and other KestrelErrors; cancelling cleans up.
+
+        `on_failure` is awaited when a RUN has failed, while its files and mounts are still there (`build.failed`).
+        """
         with self._journal.open(progress) as recording:
             try:
-                return replace(await self._build(request, recording.tell), log=str(recording.path))
+                return replace(await self._build(request, recording.tell, on_failure), log=str(recording.path))
             except KestrelError as error:
                 error.context.setdefault("log", str(recording.path))
                 raise
 
-    async def _build(self, request: BuildRequest, progress: Emit) -> BuildResult:
+    async def _build(self, request: BuildRequest, progress: Emit, on_failure: OnFailure | None) -> BuildResult:
         began = time.monotonic()
         read = await asyncio.to_thread(read_program, request)
         advise(read, request, progress)
@@ -142,6 +148,7 @@ class Builder:
                 no_cache=request.no_cache,
                 secrets=request.secrets,
                 ssh=request.ssh,
+                on_failure=on_failure,
             )
             await solver.solve()
             return await self._export(request, plan, solver, progress, began)

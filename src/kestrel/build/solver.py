@@ -21,6 +21,7 @@ from kestrel.build.cache import Cache, Layer, Slot, StepRecord, key_of
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Done, Emit, Event, Failed, Reused, Started
 from kestrel.build.explain import explain
+from kestrel.build.failed import OnFailure
 from kestrel.build.flights import Flights
 from kestrel.build.gather import Gathering
 from kestrel.build.git import Repositories
@@ -95,6 +96,7 @@ class Solver:
     no_cache: bool = False
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
+    on_failure: OnFailure | None = None
     results: dict[Step, StepResult] = field(default_factory=dict)
     _layers: dict[Step, LayerList] = field(default_factory=dict)
     _unpacked: "asyncio.Future[None] | None" = None
@@ -215,7 +217,9 @@ class Solver:
                 gathering.hold()
             try:
                 await self._unpack_once()
-                layer = await tools.worker.perform(step, below, gatherings, self._given(), tell, earlier)
+                layer = await tools.worker.perform(
+                    step, below, gatherings, self._given(), tell, earlier, self.on_failure
+                )
             finally:
                 for gathering in gatherings.values():
                     gathering.close()
@@ -230,7 +234,9 @@ class Solver:
             await asyncio.to_thread(tools.cache.record, record)
             return layer
 
-        return await tools.flights.join(key, work, lambda event: self.emit(_retold(event, step)))
+        # Who wants to look into a step that fails shares it with nobody: others would wait for him.
+        flight = key if self.on_failure is None else f"{key} {id(self)}"
+        return await tools.flights.join(flight, work, lambda event: self.emit(_retold(event, step)))
 
     def _given(self) -> Given:
         return Given(secrets=self.secrets, ssh=self.ssh, renewed=self._renewed if self.no_cache else None)

@@ -24,6 +24,7 @@ from kestrel.build.copy import Writer
 from kestrel.build.direct import compose
 from kestrel.build.events import Emit, Lines
 from kestrel.build.executor import Executor, Run
+from kestrel.build.failed import FailedRun, OnFailure
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
 from kestrel.build.layers import Layers
@@ -67,10 +68,12 @@ class Worker:
         given: Given,
         emit: Emit,
         earlier: Layer | None = None,
+        on_failure: OnFailure | None = None,
     ) -> Layer:
         """Carry out a step on the layers `below` and return its layer. Raises KestrelError.
 
-        `earlier` is what stood at its place before, and may save reading what did not change.
+        `earlier` is what stood at its place before, and may save reading what did not change. `on_failure` is awaited
+        while everything of a RUN that failed still stands.
         """
         wanted = await asyncio.to_thread(needles, given.secrets)
         if isinstance(step.operation, CopyFiles):
@@ -80,7 +83,7 @@ class Worker:
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
         try:
             if isinstance(step.operation, Execute):
-                await self._run(step, step.operation, rootfs, gatherings, given, emit)
+                await self._run(step, step.operation, rootfs, gatherings, given, emit, on_failure)
             elif isinstance(step.operation, CopyFiles):
                 await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
@@ -129,6 +132,7 @@ class Worker:
         gatherings: Mapping[int, Gathering],
         given: Given,
         emit: Emit,
+        on_failure: OnFailure | None,
     ) -> None:
         name = f"step-{short(new_id())}"
         lines = Lines(step.id, emit)
@@ -136,22 +140,24 @@ class Worker:
         async with prepared as (mounts, secret_env):
             places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
             await _finished(_make_directory, MakeDirectory(path=operation.cwd), rootfs, step.epoch)
-            code = await self.executor.run(
-                Run(
-                    id=name,
-                    rootfs=rootfs,
-                    argv=operation.argv,
-                    env=(*operation.env, *secret_env.items()),
-                    cwd=operation.cwd,
-                    user=operation.user,
-                    network=operation.network,
-                    mounts=mounts,
-                ),
-                lines.feed,
+            run = Run(
+                id=name,
+                rootfs=rootfs,
+                argv=operation.argv,
+                env=(*operation.env, *secret_env.items()),
+                cwd=operation.cwd,
+                user=operation.user,
+                network=operation.network,
+                mounts=mounts,
             )
-        lines.flush()
-        if code != 0:
-            raise run_failed(step, code, lines.tail)
+            code = await self.executor.run(run, lines.feed)
+            lines.flush()
+            if code != 0:
+                error = run_failed(step, code, lines.tail)
+                if on_failure is not None:
+                    failed = FailedRun(step=step.id, title=step.title, error=error, run=run, executor=self.executor)
+                    await on_failure(failed)
+                raise error
         await asyncio.to_thread(leftovers.remove, rootfs, places)
 
 

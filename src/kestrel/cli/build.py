@@ -3,7 +3,7 @@
 import os
 import sys
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import InvalidArgument, KestrelError
 from kestrel.cli.console import print_json, say
 from kestrel.cli.remote import call
 
@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from kestrel.build.progress import Live, Plain
     from kestrel.cli.options import Parsed
 
 
@@ -42,7 +43,9 @@ def build(parsed: "Parsed") -> int:
             from kestrel.cli import check
 
             return check.show(call("build-check", {**request, "ask": ask}), ask, parsed)
-    result = call("build", request) if parsed.quiet or parsed.json else show_steps(request)
+    if parsed.on_error and parsed.on_error != "shell":
+        raise InvalidArgument(f"unknown --on-error {parsed.on_error!r}", hint="there is shell")
+    result = _built(request, parsed)
     if parsed.json:
         print_json(result)
     else:
@@ -50,6 +53,21 @@ def build(parsed: "Parsed") -> int:
             _explain(result)
         print(result["image_id"])
     return _verified(result) if parsed.verify else 0
+
+
+def _built(request: "dict[str, Any]", parsed: "Parsed") -> "Any":
+    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    try:
+        if parsed.on_error and terminal and not parsed.verify:
+            from kestrel.cli.enter import build_and_enter
+
+            return build_and_enter(request, printer())
+        return call("build", request) if parsed.quiet or parsed.json else show_steps(request)
+    except KestrelError as error:
+        if "exit_code" in error.context and not terminal:
+            again = "run this again on a terminal" if parsed.on_error else "build on a terminal with --on-error=shell"
+            say(f"to look around where it failed, {again}")
+        raise
 
 
 def _explain(result: "dict[str, Any]") -> None:
@@ -67,19 +85,21 @@ def _verified(result: "dict[str, Any]") -> int:
 
 
 def show_steps(request: "dict[str, Any]") -> "Any":
-    """Build and show the steps on stderr as they go: live on a terminal, plain lines otherwise."""
+    """Build and show the steps on stderr as they go."""
+    shown = printer()
+    try:
+        return call("build", request, shown.feed, shown.tick)
+    finally:
+        shown.close()
+
+
+def printer() -> "Live | Plain":
+    """Return what shows events: live on a terminal, as plain lines otherwise."""
     from kestrel.build import progress
 
-    live = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    printer: Any
-    if live:
-        printer = progress.Live(_write, columns=os.get_terminal_size(2).columns)
-    else:
-        printer = progress.Plain(_write)
-    try:
-        return call("build", request, printer.feed)
-    finally:
-        printer.close()
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        return progress.Live(_write, columns=os.get_terminal_size(2).columns)
+    return progress.Plain(_write)
 
 
 def _write(text: str) -> None:

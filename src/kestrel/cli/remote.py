@@ -23,17 +23,28 @@ if TYPE_CHECKING:
 STDIN, STDOUT, STDERR, CONTROL = range(4)
 """Channels of a stream, each frame `[channel, 0, 0, 0, length (4 bytes, big-endian)]` as docker's stdcopy."""
 HEADER = 8  # bytes of a frame before its data
+IDLE = 0.1  # seconds without a word after which somebody who waits repaints what he shows
 ATTEMPTS, PAUSE = 20, 0.02  # how often a request is sent again that no daemon has read, and the seconds between
 
 
-def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | None" = None) -> "Any":
-    """Ask the daemon (started if none runs) to do `verb`; return its result.
+def call(
+    verb: str,
+    body: "dict[str, Any] | None" = None,
+    on_event: "OnEvent | None" = None,
+    idle: "Callable[[], None] | None" = None,
+) -> "Any":
+    """Ask the daemon (started if none runs) to do `verb`; return its result. `idle` is called while nothing comes.
 
     Raises the KestrelError that the daemon raised, or Unavailable when it went away in the middle.
     """
     connection, lines, _ = _request(verb, body or {}, version="1.0", headers="")
     try:
-        while line := lines.next():
+        while True:
+            if idle is not None and not lines.buffer:
+                wait(connection, idle)
+            line = lines.next()
+            if not line:
+                break
             message = bare.decode(line)
             if "event" in message:
                 if on_event is not None:
@@ -47,6 +58,14 @@ def call(verb: str, body: "dict[str, Any] | None" = None, on_event: "OnEvent | N
     finally:
         connection.close()
     raise Unavailable("the daemon went away before it answered", hint="see `kestrel status` and the daemon's log")
+
+
+def wait(connection: bare.Socket, idle: "Callable[[], None]") -> None:
+    """Return when something can be read; until then call `idle` some times a second."""
+    import select
+
+    while not select.select([connection], [], [], IDLE)[0]:
+        idle()
 
 
 class Stream:

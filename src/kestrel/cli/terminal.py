@@ -47,6 +47,16 @@ def attach(
         stream.close()
 
 
+def join(stream: Stream, on_event: "Callable[[dict[str, Any]], None]") -> int:
+    """Be at the terminal of a process on a stream that goes on afterwards; return its exit code."""
+    session = _Session(stream, stdin=True, tty=True, on_event=on_event)
+    try:
+        session.open()
+        return session.run()
+    finally:
+        session.close()
+
+
 class _Session:
     def __init__(
         self, stream: Stream, *, stdin: bool, tty: bool, on_event: "Callable[[dict[str, Any]], None] | None"

@@ -1,20 +1,12 @@
-"""Verbs for images: pull, push, tag, list, remove, build, bootstrap."""
+"""Verbs for images: pull, push, tag, list, remove, bootstrap."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from kestrel.base.errors import InvalidArgument
-from kestrel.build import BuildRequest as Build
-from kestrel.build.outputs import parse_output
 from kestrel.control.requests import (
     BootstrapRequest,
-    BuildRequest,
-    CheckRequest,
     CopyRequest,
     ImageRequest,
     ImagesRequest,
@@ -38,26 +30,47 @@ def describe(image: Image, *, full: bool = False) -> dict[str, Any]:
     return {**short, "layers": list(image.layers), "config": image.config.to_json()} if full else short
 
 
+class Relay:
+    """A plain callback, usable from any thread, whose events are sent one after the other."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    def __call__(self, event: Any) -> None:
+        """Take an event."""
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+
+    async def send(self, emit: Emit) -> None:
+        """Send what comes, without end."""
+        while True:
+            event = await self._queue.get()
+            try:
+                await emit(event)
+            finally:
+                self._queue.task_done()
+
+    async def drained(self) -> None:
+        """Return when all that was given so far is sent."""
+        await asyncio.sleep(0)  # what was given just now is put into the queue by the loop
+        await self._queue.join()
+
+
 @asynccontextmanager
-async def relayed(emit: Emit) -> AsyncIterator[Callable[[Any], None]]:
-    """Give a plain callback, usable from any thread, whose events are sent in order before the block ends."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def send() -> None:
-        while (event := await queue.get()) is not None:
-            await emit(event)
-
-    sender = asyncio.create_task(send())
-
-    def relay(event: Any) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, event)
-
+async def relayed(emit: Emit) -> AsyncIterator[Relay]:
+    """Give a relay whose events are sent before the block ends; a client that has gone ends it with the error."""
+    relay = Relay()
+    sender = asyncio.create_task(relay.send(emit))
     try:
         yield relay
     finally:
-        loop.call_soon(queue.put_nowait, None)
-        await sender
+        drained = asyncio.create_task(relay.drained())
+        await asyncio.wait([sender, drained], return_when=asyncio.FIRST_COMPLETED)
+        for task in (sender, drained):
+            task.cancel()
+        await asyncio.gather(sender, drained, return_exceptions=True)
+    if not sender.cancelled():
+        sender.result()
 
 
 async def images(services: Services, request: ImagesRequest, _emit: Emit) -> Any:
@@ -106,125 +119,6 @@ async def bootstrap(services: Services, request: BootstrapRequest, emit: Emit) -
         return await services.bootstrap(request.name, request.variant, request.include, progress)
 
 
-async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
-    """Build an image from a Dockerfile."""
-    async with relayed(emit) as progress:
-        if not request.verify:
-            return await services.builder.build(_request(request), progress)
-        verified = await services.builder.verify(_request(request), progress)
-        return {**msgspec.to_builtins(verified.result), "difference": verified.difference, "verified": True}
-
-
-async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
-    """Say what could be said about a Dockerfile without building it."""
-    wanted = _request(request)
-    if request.ask == "targets":
-        return await services.builder.targets(wanted)
-    if request.ask == "outline":
-        return await services.builder.outline(wanted)
-    checked = await services.builder.check(wanted)
-    findings = [
-        {
-            "rule": found.rule.name,
-            "detail": found.detail,
-            "description": found.rule.description,
-            "url": found.rule.url,
-            "line": found.line,
-            "last": found.last,
-            "advice": found.advice,
-            "fix": found.fix,
-        }
-        for found in checked.findings
-    ]
-    return {"findings": findings, "error": checked.error}
-
-
-async def contents(services: Services, request: ImageRequest, _emit: Emit) -> Any:
-    """Say what the layers of an image hold, and which keys were left in it."""
-    found = await services.builder.contents(request.name)
-    return {
-        "size": found.size,
-        "wasted": found.wasted,
-        "layers": [
-            {
-                "created_by": layer.created_by,
-                "diff_id": layer.diff_id,
-                "size": layer.size,
-                "files": layer.files,
-                "wasted": layer.wasted,
-                "waste": [
-                    {
-                        "why": each.why,
-                        "remedy": each.remedy,
-                        "size": each.size,
-                        "count": each.count,
-                        "largest": [path for _, path in each.paths],
-                    }
-                    for each in layer.waste.values()
-                ],
-            }
-            for layer in found.layers
-        ],
-        "keys": [
-            {
-                "what": key.what,
-                "where": key.where,
-                "line": key.line,
-                "created_by": key.created_by,
-                "removed": key.removed,
-            }
-            for key in found.keys
-        ],
-    }
-
-
-def _request(request: BuildRequest) -> Build:
-    return Build(
-        context=Path(request.context),
-        dockerfile=Path(request.dockerfile) if request.dockerfile else None,
-        tags=request.tags,
-        build_args=dict(_pair(text) for text in request.build_args),
-        target=request.target,
-        no_cache=request.no_cache,
-        pull=request.pull,
-        network=request.network or "default",
-        secrets=dict(_secret(text) for text in request.secrets),
-        ssh=dict(_agent(text) for text in request.ssh),
-        contexts=dict(_context(text) for text in request.contexts),
-        labels=dict(_pair(text) for text in request.labels),
-        outputs=tuple(parse_output(text) for text in request.outputs),
-    )
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise InvalidArgument(f"invalid build argument {text!r}", hint="write NAME=VALUE")
-    return name, value
-
-
-def _secret(text: str) -> tuple[str, Path]:
-    fields = dict(part.partition("=")[::2] for part in text.split(","))
-    source = fields.get("src") or fields.get("source")
-    if not fields.get("id") or not source:
-        raise InvalidArgument(f"invalid secret {text!r}", hint="write id=NAME,src=FILE")
-    return fields["id"], Path(source)
-
-
-def _agent(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not equals or not path:
-        raise InvalidArgument(f"invalid ssh agent {text!r}", hint="write NAME=SOCKET, or NAME with SSH_AUTH_SOCK set")
-    return name, Path(path)
-
-
-def _context(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not name or not equals or not Path(path).is_dir():
-        raise InvalidArgument(f"invalid build context {text!r}", hint="write NAME=DIRECTORY")
-    return name, Path(path)
-
-
 VERBS: Verbs = {
     "images": (ImagesRequest, images),
     "pull": (ImageRequest, pull),
@@ -233,7 +127,4 @@ VERBS: Verbs = {
     "tag": (TagRequest, tag),
     "rmi": (RemoveRequest, rmi),
     "bootstrap": (BootstrapRequest, bootstrap),
-    "build": (BuildRequest, build),
-    "build-check": (CheckRequest, check),
-    "contents": (ImageRequest, contents),
 }

@@ -87,6 +87,11 @@ class Frames:
             outward.cancel()
             await asyncio.gather(inward, outward, return_exceptions=True)
 
+    async def silence(self) -> None:
+        """Return when the client has gone; what it says before is for nobody."""
+        while await self._raw.read():
+            pass
+
     async def _outward(self, process: Process) -> None:
         try:
             while (chunk := await process.read()) is not None:

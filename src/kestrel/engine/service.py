@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Self
 
 from kestrel.archive.writer import Sink
@@ -204,6 +205,10 @@ class Engine:
     async def run_step(self, wanted: Step, output: Output) -> int:
         """Run one command in a root filesystem of the caller's, as a build does; returns its exit code."""
         return await step.run(self._parts, wanted, output)
+
+    def enter_step(self, wanted: Step) -> AbstractAsyncContextManager[Session]:
+        """Run one command as `run_step` does, with its streams to read and write."""
+        return step.entered(self._parts, wanted)
 
     async def end_all(self) -> None:
         """End and forget every sandbox; containers stay as records of what ran."""

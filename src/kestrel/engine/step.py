@@ -5,7 +5,8 @@ that is interrupted is simply run again, and strays are swept at the next start.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kestrel.engine import sandbox as sandboxes
@@ -14,7 +15,7 @@ from kestrel.engine.facts import identity_in
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, SandboxConfig, Security
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
-from kestrel.engine.shims import Shim
+from kestrel.engine.shims import Session
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.config import ContainerDefaults
 
@@ -26,7 +27,7 @@ GROUP = "build"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A command, where it runs and as whom. `network` is bridge, host or none."""
+    """A command, where it runs and as whom. `network` is bridge, host or none; `tty` gives it a terminal."""
 
     id: str
     rootfs: Rootfs
@@ -38,10 +39,21 @@ class Step:
     hostname: str = ""
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    tty: bool = False
+    stdin: bool = False
 
 
 async def run(parts: Parts, step: Step, output: Output) -> int:
     """Run to the end and return the exit code; when cancelled, nothing of it is left when this returns."""
+    async with entered(parts, step) as session:
+        while (chunk := await session.read()) is not None:
+            output(STREAMS[chunk[0]], chunk[1])
+        return await session.wait()
+
+
+@asynccontextmanager
+async def entered(parts: Parts, step: Step) -> AsyncIterator[Session]:
+    """Run and give its streams; nothing of it is left when the block ends."""
     config = SandboxConfig(
         name=step.id, hostname=step.hostname, network=step.network, hosts=step.hosts, cgroup_parent=GROUP
     )
@@ -55,6 +67,8 @@ async def run(parts: Parts, step: Step, output: Output) -> int:
                 command=step.argv,
                 env=step.env,
                 cwd=step.cwd,
+                tty=step.tty,
+                stdin=step.stdin,
                 mounts=step.mounts,
                 sandbox=sandbox.id,
                 security=Security(user=step.user),
@@ -75,19 +89,20 @@ async def run(parts: Parts, step: Step, output: Output) -> int:
         )
         shim = parts.shims[sandbox.id]
         cgroup = f"{parts.sandbox_cgroup(sandbox)}/step"
-        await shim.create(container.id, specs.build(container, facts), step.rootfs, cgroup=cgroup)
-        return await _follow(shim, container.id, output)
+        await shim.create(
+            container.id,
+            specs.build(container, facts),
+            step.rootfs,
+            terminal=step.tty,
+            stdin=step.stdin,
+            stdin_once=True,
+            cgroup=cgroup,
+        )
+        session = await shim.attach(container.id, stdin=step.stdin)
+        try:
+            await shim.start(container.id)
+            yield session
+        finally:
+            await session.close()
     finally:
         await asyncio.shield(sandboxes.remove(parts, sandbox.id))
-
-
-async def _follow(shim: Shim, container: str, output: Output) -> int:
-    """Run what was created, hand its output on, and return its exit code."""
-    session = await shim.attach(container, stdin=False)
-    try:
-        await shim.start(container)
-        while (chunk := await session.read()) is not None:
-            output(STREAMS[chunk[0]], chunk[1])
-        return (await shim.wait(container)).exit_code
-    finally:
-        await session.close()

@@ -11,7 +11,8 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,52 @@ APPLETS = (
 )
 
 
+class Forked:
+    """A command that was forked, as a `Process`."""
+
+    def __init__(self, pid: int, stream: asyncio.StreamReader, sink: int) -> None:
+        self._pid = pid
+        self._stream = stream
+        self._sink = sink
+        self._ending: asyncio.Future[tuple[int, int]] | None = None
+
+    async def read(self) -> tuple[int, bytes] | None:
+        """Return the next output; both streams are one."""
+        data = await self._stream.read(65536)
+        return (1, data) if data else None
+
+    async def write(self, data: bytes) -> None:
+        """Write to its input."""
+        os.write(self._sink, data)
+
+    async def close_stdin(self) -> None:
+        """End its input."""
+        if self._sink >= 0:
+            os.close(self._sink)
+        self._sink = -1
+
+    async def resize(self, width: int, height: int) -> None:
+        """There is no terminal."""
+
+    async def kill(self, signal_or_name: int | str = signal.SIGKILL) -> None:
+        """Send a signal to it and its children."""
+        if self._ending is None or not self._ending.done():
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, int(signal_or_name))
+
+    async def wait(self) -> int:
+        """Return its exit code."""
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(asyncio.to_thread(os.waitpid, self._pid, 0))
+        return os.waitstatus_to_exitcode((await asyncio.shield(self._ending))[1]) & 0xFF
+
+    async def end(self) -> None:
+        """Make sure that it is gone."""
+        await self.close_stdin()
+        await self.kill()
+        await asyncio.shield(self.wait())
+
+
 class Executor:
     """Runs a command in its own mount namespace, chrooted into the snapshot: enough to be real."""
 
@@ -45,29 +92,38 @@ class Executor:
 
     async def run(self, run: Run, output: Callable[[str, bytes], None]) -> int:
         """Fork, enter, run, wait."""
+        async with self.enter(run, tty=False) as process:
+            await process.close_stdin()
+            while (chunk := await process.read()) is not None:
+                output("stdout", chunk[1])
+            return await process.wait()
+
+    @asynccontextmanager
+    async def enter(self, run: Run, *, tty: bool) -> AsyncIterator[Forked]:
+        """Fork, enter, and give its streams; there are no terminals here."""
+        _ = tty
         self.count += 1
         place = self.scratch / run.id
         place.mkdir()
         reader, writer = os.pipe()
+        stdin, sink = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(reader)
+            os.close(sink)
+            os.dup2(stdin, 0)
             self._child(run, place, writer)
         os.close(writer)
-        loop = asyncio.get_running_loop()
+        os.close(stdin)
         stream = asyncio.StreamReader()
-        transport, _ = await loop.connect_read_pipe(
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", 0)
         )
+        process = Forked(pid, stream, sink)
         try:
-            while data := await stream.read(65536):
-                output("stdout", data)
-            return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1]) & 0xFF
-        except asyncio.CancelledError:
-            os.killpg(pid, signal.SIGKILL)
-            await asyncio.to_thread(os.waitpid, pid, 0)
-            raise
+            yield process
         finally:
+            await process.end()
             transport.close()
             place.rmdir()
 

@@ -1,0 +1,204 @@
+"""Verbs of the builder: build, look at a Dockerfile, look into an image."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kestrel.base.errors import InvalidArgument, KestrelError
+from kestrel.build import BuildRequest as Build
+from kestrel.build import FailedRun
+from kestrel.build.events import Entered
+from kestrel.build.outputs import parse_output
+from kestrel.control.images import Relay, relayed
+from kestrel.control.requests import BuildRequest, CheckRequest, ImageRequest
+from kestrel.control.services import Emit, Services, Verbs
+from kestrel.control.streams import Detached, Frames
+
+
+async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
+    """Build an image from a Dockerfile."""
+    async with relayed(emit) as progress:
+        if not request.verify:
+            return await services.builder.build(_request(request), progress)
+        verified = await services.builder.verify(_request(request), progress)
+        return {**msgspec.to_builtins(verified.result), "difference": verified.difference, "verified": True}
+
+
+async def build_and_enter(services: Services, request: BuildRequest, frames: Frames) -> None:
+    """Build an image, and let the client into a RUN that fails: its input and output are a shell's then."""
+    client = _Client(frames)
+
+    async def say(event: Any) -> None:
+        await frames.say({"event": event})
+
+    async with relayed(say) as progress:
+        look = partial(client.let_in, progress)
+        building = asyncio.ensure_future(services.builder.build(_request(request), progress, look))
+        if not await client.stayed(building):
+            return
+    await frames.say({"result": msgspec.to_builtins(building.result())})
+
+
+class _Client:
+    """Somebody who waits for a build, and may go away at any moment; then the build is of no use."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._gone = asyncio.Event()
+        self._entering = asyncio.Lock()
+        self._watch = asyncio.create_task(self._watched())
+
+    async def stayed(self, building: "asyncio.Future[Any]") -> bool:
+        """Wait for the end of a build; False when the client went first, and the build is over for that reason."""
+        gone = asyncio.create_task(self._gone.wait())
+        try:
+            await asyncio.wait([building, gone], return_when=asyncio.FIRST_COMPLETED)
+            return building.done()
+        finally:
+            for task in (gone, self._watch, building):
+                task.cancel()
+            await asyncio.wait([gone, self._watch, building])
+
+    async def let_in(self, progress: Relay, failed: FailedRun) -> None:
+        """Give the client a terminal in the place where a RUN failed, one at a time."""
+        async with self._entering:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+            progress(Entered(step=failed.step, message=failed.error.message, shell=" ".join(failed.shell)))
+            await progress.drained()
+            try:
+                async with failed.enter(tty=True) as process:
+                    await self._frames.pump(process, process.kill)
+                    await self._frames.say({"exit": await process.wait()})
+            except Detached:
+                self._gone.set()
+            except KestrelError as error:
+                await self._frames.say({"event": {"event": "warned", "text": f"no shell: {error.message}"}})
+                await self._frames.say({"exit": 1})
+            finally:
+                self._watch = asyncio.create_task(self._watched())
+
+    async def _watched(self) -> None:
+        await self._frames.silence()
+        self._gone.set()
+
+
+async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
+    """Say what could be said about a Dockerfile without building it."""
+    wanted = _request(request)
+    if request.ask == "targets":
+        return await services.builder.targets(wanted)
+    if request.ask == "outline":
+        return await services.builder.outline(wanted)
+    checked = await services.builder.check(wanted)
+    findings = [
+        {
+            "rule": found.rule.name,
+            "detail": found.detail,
+            "description": found.rule.description,
+            "url": found.rule.url,
+            "line": found.line,
+            "last": found.last,
+            "advice": found.advice,
+            "fix": found.fix,
+        }
+        for found in checked.findings
+    ]
+    return {"findings": findings, "error": checked.error}
+
+
+async def contents(services: Services, request: ImageRequest, _emit: Emit) -> Any:
+    """Say what the layers of an image hold, and which keys were left in it."""
+    found = await services.builder.contents(request.name)
+    return {
+        "size": found.size,
+        "wasted": found.wasted,
+        "layers": [
+            {
+                "created_by": layer.created_by,
+                "diff_id": layer.diff_id,
+                "size": layer.size,
+                "files": layer.files,
+                "wasted": layer.wasted,
+                "waste": [
+                    {
+                        "why": each.why,
+                        "remedy": each.remedy,
+                        "size": each.size,
+                        "count": each.count,
+                        "largest": [path for _, path in each.paths],
+                    }
+                    for each in layer.waste.values()
+                ],
+            }
+            for layer in found.layers
+        ],
+        "keys": [
+            {
+                "what": key.what,
+                "where": key.where,
+                "line": key.line,
+                "created_by": key.created_by,
+                "removed": key.removed,
+            }
+            for key in found.keys
+        ],
+    }
+
+
+def _request(request: BuildRequest) -> Build:
+    return Build(
+        context=Path(request.context),
+        dockerfile=Path(request.dockerfile) if request.dockerfile else None,
+        tags=request.tags,
+        build_args=dict(_pair(text) for text in request.build_args),
+        target=request.target,
+        no_cache=request.no_cache,
+        pull=request.pull,
+        network=request.network or "default",
+        secrets=dict(_secret(text) for text in request.secrets),
+        ssh=dict(_agent(text) for text in request.ssh),
+        contexts=dict(_context(text) for text in request.contexts),
+        labels=dict(_pair(text) for text in request.labels),
+        outputs=tuple(parse_output(text) for text in request.outputs),
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise InvalidArgument(f"invalid build argument {text!r}", hint="write NAME=VALUE")
+    return name, value
+
+
+def _secret(text: str) -> tuple[str, Path]:
+    fields = dict(part.partition("=")[::2] for part in text.split(","))
+    source = fields.get("src") or fields.get("source")
+    if not fields.get("id") or not source:
+        raise InvalidArgument(f"invalid secret {text!r}", hint="write id=NAME,src=FILE")
+    return fields["id"], Path(source)
+
+
+def _agent(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise InvalidArgument(f"invalid ssh agent {text!r}", hint="write NAME=SOCKET, or NAME with SSH_AUTH_SOCK set")
+    return name, Path(path)
+
+
+def _context(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not name or not equals or not Path(path).is_dir():
+        raise InvalidArgument(f"invalid build context {text!r}", hint="write NAME=DIRECTORY")
+    return name, Path(path)
+
+
+VERBS: Verbs = {
+    "build": (BuildRequest, build),
+    "build-check": (CheckRequest, check),
+    "contents": (ImageRequest, contents),
+}
+STREAMS = {"build": (BuildRequest, build_and_enter)}

@@ -49,6 +49,14 @@ def test_accounts_are_made_used_and_taken_away(kestrel: Instance) -> None:
     assert PASSWORD not in added.out + added.err
     assert get(kestrel, manifest) == 401
     assert get(kestrel, manifest, ("alice", PASSWORD)) == 200
+    again = f"{kestrel.registry}/team/app:v2"
+    assert "kestrel login" in kestrel("copy", name, again, code=1).err
+    login = ("login", "-u", "alice", "--password-stdin", kestrel.registry)
+    assert kestrel(*login, stdin="another password\n", code=1).out == ""
+    assert "alice" in kestrel(*login, stdin=f"{PASSWORD}\n").err
+    assert kestrel("copy", "-q", name, again).out.startswith("sha256:")
+    kestrel("logout", kestrel.registry)
+    kestrel("copy", name, again, code=1)
     key = kestrel("registry", "robot", "add", "ci", "--days", "1").out.strip()
     assert get(kestrel, manifest, ("ci", key)) == 403
     assert kestrel("registry", "why", "ci", "pull", "team/app", code=1).out == "no\n"
@@ -65,6 +73,14 @@ def test_accounts_are_made_used_and_taken_away(kestrel: Instance) -> None:
     kestrel.kill_daemon()
     kestrel("up")
     assert get(kestrel, manifest, ("alice", PASSWORD)) == 200
+    again = f"{kestrel.registry}/team/app:v2"
+    assert "kestrel login" in kestrel("copy", name, again, code=1).err
+    login = ("login", "-u", "alice", "--password-stdin", kestrel.registry)
+    assert kestrel(*login, stdin="another password\n", code=1).out == ""
+    assert "alice" in kestrel(*login, stdin=f"{PASSWORD}\n").err
+    assert kestrel("copy", "-q", name, again).out.startswith("sha256:")
+    kestrel("logout", kestrel.registry)
+    kestrel("copy", name, again, code=1)
     wrong = kestrel("registry", "grant", "add", "alice", "team/*", "pul", code=None)
     assert "did you mean pull?" in wrong.err
     assert "did you mean `kestrel registry user add`?" in kestrel("registry", "usr", "add", "x", code=None).err

@@ -274,7 +274,7 @@ async def test_basic_credentials_open_a_guarded_registry(tmp_path: Path, client:
         await pull_and_push(client.with_credentials(me(server)), reference(server, "a:v1"))
         with pytest.raises(Unauthenticated, match="a:v1") as caught:
             await client.resolve(reference(server, "a:v1"))
-        assert "docker login" in (caught.value.hint or "")
+        assert "kestrel login" in (caught.value.hint or "")
         wrong = me(server, username="me", password="wrong")
         with pytest.raises(Unauthenticated):
             await client.with_credentials(wrong).resolve(reference(server, "a:v1"))

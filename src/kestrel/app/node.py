@@ -33,6 +33,7 @@ class Node:
     content: Store
     snapshots: Snapshotter
     images: ImageService
+    logins: distribution.Logins
     network: NetworkService
     volumes: VolumeService
     engine: Engine
@@ -50,12 +51,13 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     stack.callback(database.close)
     content = Store(root, database)
     snapshots, lacks = _snapshots(root, database, stack)
+    docker_config = Path("~/.docker/config.json").expanduser()
     client = await stack.enter_async_context(
         distribution.Client.open(
             distribution.Settings(
                 insecure_registries=settings.insecure_registries,
                 etc=settings.etc,
-                docker_config=Path("~/.docker/config.json").expanduser(),
+                docker_config=docker_config,
             )
         )
     )
@@ -129,6 +131,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         content=content,
         snapshots=snapshots,
         images=images,
+        logins=distribution.Logins(client, docker_config),
         network=net,
         volumes=volumes,
         engine=engine,

@@ -64,6 +64,7 @@ class Platform:
         services = Services(
             engine=node.engine,
             images=node.images,
+            logins=node.logins,
             builder=node.builder,
             bootstrap=node.bootstrap,
             platform=self,

@@ -107,6 +107,12 @@ COMMANDS = (
                 Option("--variant", "minimal or python", kind="value", metavar="VARIANT"), JSON)),
     Command("pull", "fetch an image from a registry", "images:pull", group=IMAGES, words="NAME", options=(QUIET, JSON)),
     Command("push", "send an image to a registry", "images:push", group=IMAGES, words="NAME", options=(QUIET, JSON)),
+    Command("login", "try credentials at a registry and keep them where docker does", "logins:login", group=IMAGES,
+            words="REGISTRY", options=(
+                Option("-u --username", "who we are there", kind="value", metavar="NAME"),
+                Option("-p --password", "the password; better leave it out and type it", kind="value", metavar="TEXT"),
+                Option("--password-stdin", "read the password from stdin"))),
+    Command("logout", "forget the credentials of a registry", "logins:logout", group=IMAGES, words="REGISTRY"),
     Command("copy", "copy an image from one registry to another, for all its platforms", "images:copy", group=IMAGES,
             words="SOURCE TARGET", options=(
                 Option("--platform", "only the image for one: linux/arm64", kind="value", metavar="PLATFORM"),

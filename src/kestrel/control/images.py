@@ -10,6 +10,7 @@ from kestrel.control.requests import (
     CopyRequest,
     ImageRequest,
     ImagesRequest,
+    LoginRequest,
     RemoveRequest,
     TagRequest,
 )
@@ -92,6 +93,17 @@ async def push(services: Services, request: ImageRequest, emit: Emit) -> Any:
     return {"name": request.name, "digest": digest}
 
 
+async def login(services: Services, request: LoginRequest, _emit: Emit) -> Any:
+    """Try credentials at a registry and keep them."""
+    return {"kept": await services.logins.login(request.registry, request.username, request.password)}
+
+
+async def logout(services: Services, request: LoginRequest, _emit: Emit) -> Any:
+    """Forget the credentials of a registry."""
+    await services.logins.logout(request.registry)
+    return {}
+
+
 async def copy(services: Services, request: CopyRequest, emit: Emit) -> Any:
     """Copy an image from one registry to another."""
     platform = Platform.parse(request.platform) if request.platform else None
@@ -123,6 +135,8 @@ VERBS: Verbs = {
     "images": (ImagesRequest, images),
     "pull": (ImageRequest, pull),
     "push": (ImageRequest, push),
+    "login": (LoginRequest, login),
+    "logout": (LoginRequest, logout),
     "copy": (CopyRequest, copy),
     "tag": (TagRequest, tag),
     "rmi": (RemoveRequest, rmi),

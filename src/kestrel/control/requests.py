@@ -129,6 +129,14 @@ class CommitRequest(ExportRequest, frozen=True):
     message: str = ""
 
 
+class LoginRequest(Request, frozen=True):
+    """`kestrel login`, and with an empty username `kestrel logout`."""
+
+    registry: str
+    username: str = ""
+    password: str = ""
+
+
 class CopyRequest(Request, frozen=True):
     """`kestrel copy`; an empty `platform` means all there are."""
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from kestrel.build import Builder
 from kestrel.control.requests import Request
+from kestrel.distribution import Logins
 from kestrel.engine import Engine
 from kestrel.images import ImageService
 
@@ -48,6 +49,7 @@ class Services:
 
     engine: Engine
     images: ImageService
+    logins: Logins
     builder: Builder
     bootstrap: Bootstrap
     platform: Platform

@@ -16,6 +16,7 @@ from kestrel.distribution.credentials import (
     pull_secrets,
 )
 from kestrel.distribution.hosts import Endpoint, Hosts, Settings
+from kestrel.distribution.logins import Logins
 
 __all__ = [
     "Anonymous",
@@ -28,6 +29,7 @@ __all__ = [
     "FileConfig",
     "Fixed",
     "Hosts",
+    "Logins",
     "Settings",
     "pull_secrets",
 ]

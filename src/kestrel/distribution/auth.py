@@ -217,12 +217,12 @@ def _token_refused(
         if credential is None:
             return Unauthenticated(
                 f"{where} gives no anonymous access to {endpoint.domain}",
-                hint=f"`docker login {endpoint.domain}` stores credentials, in a Pod name an imagePullSecret",
+                hint=f"`kestrel login {endpoint.domain}` stores credentials, in a Pod name an imagePullSecret",
             )
         who = credential.username or "the identity token"
         return Unauthenticated(
             f"{where} does not accept the credentials of {who} for {endpoint.domain}",
-            hint=f"log in again: `docker login {endpoint.domain}`",
+            hint=f"log in again: `kestrel login {endpoint.domain}`",
         )
     return refusal(status, headers, body, domain=where, what=f"a token for {endpoint.domain}")
 

@@ -107,6 +107,11 @@ class Client:
         async with self._transport.send(call):
             pass
 
+    async def check(self, domain: str) -> None:
+        """Ask a registry for nothing, to see whether it is one and lets us in. Raises Unauthenticated, Unavailable."""
+        async with self._transport.send(Call(method="GET", domain=domain, path="", what=f"registry {domain}")):
+            pass
+
     async def tags(self, ref: Reference) -> list[str]:
         """Return all tags of the repository, in the registry's order."""
         scopes = tuple(resolve.pull_scope(ref.path))

@@ -71,7 +71,7 @@ class Fixed:
     async def lookup(self, domain: str, path: str = "") -> "Credential | None":
         """Return it when the registry is the one it was given for."""
         del path
-        return self.credential if _canonical(domain) == _canonical(self.domain) else None
+        return self.credential if canonical(domain) == canonical(self.domain) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,19 +132,20 @@ class DockerConfig:
 
     async def lookup(self, domain: str, path: str = "") -> "Credential | None":
         """Ask the helper of the host, the store, the file. Raises Unavailable when a helper that is named fails."""
-        host = _canonical(domain)
-        server = _HUB_KEY if host == _HUB else domain
-        for key, name in self.helpers.items():
-            if _canonical(key) == host:
-                return await _ask_helper(name, server)
-        if self.store and (found := await _ask_helper(self.store, server)):
+        helper = self.helper(domain)
+        if helper and ((found := await _from_helper(helper, server_key(domain))) or helper != self.store):
             return found
-        return best_match(self.auths, host, path)
+        return best_match(self.auths, canonical(domain), path)
+
+    def helper(self, domain: str) -> str:
+        """Return the name of the program that keeps the registry's credentials, empty when this file does."""
+        own = (name for key, name in self.helpers.items() if canonical(key) == canonical(domain))
+        return next(own, self.store)
 
 
 @dataclass(frozen=True, slots=True)
 class FileConfig:
-    """A `config.json` read anew at each lookup: a `docker login` takes effect without a restart."""
+    """A `config.json` read anew at each lookup: a `kestrel login` takes effect without a restart."""
 
     path: Path
 
@@ -182,7 +183,13 @@ def _strip(key: str) -> str:
     return key.strip().removeprefix("https://").removeprefix("http://")
 
 
-def _canonical(key: str) -> str:
+def server_key(domain: str) -> str:
+    """Return what docker calls a registry in its configuration and to its helpers."""
+    return _HUB_KEY if canonical(domain) == _HUB else domain
+
+
+def canonical(key: str) -> str:
+    """Return the host that a key of docker's configuration is about."""
     host = _strip(key).partition("/")[0].lower()
     return _HUB if host in _HUB_HOSTS else host
 
@@ -219,13 +226,16 @@ def _credential(entry: Any, key: str, source: str) -> "Credential | None":
     return found or None
 
 
-async def _ask_helper(name: str, server: str) -> "Credential | None":
-    """Speak docker-credential-helpers' protocol: the server on stdin, JSON on stdout."""
+async def ask_helper(name: str, verb: str, question: bytes, server: str) -> "bytes | None":
+    """Speak docker-credential-helpers' protocol: the question on stdin, the answer on stdout, None for "not found".
+
+    Raises Unavailable when the helper is not installed, or fails.
+    """
     if not _HELPER_NAME.fullmatch(name):
         raise InvalidArgument(f"invalid credential helper name {name!r}")
     program = f"docker-credential-{name}"
     try:
-        done = await proc.run([program, "get"], input=server.encode(), timeout=_HELPER_SECONDS)
+        done = await proc.run([program, verb], input=question, timeout=_HELPER_SECONDS)
     except NotFound as error:
         raise Unavailable(
             f"credential helper {program} is not installed", hint="install it, or remove it from docker's config.json"
@@ -237,11 +247,18 @@ async def _ask_helper(name: str, server: str) -> "Credential | None":
         if "credentials not found" in said:
             return None
         raise Unavailable(f"credential helper {program} failed for {server}: {said[:200]}")
+    return done.stdout
+
+
+async def _from_helper(name: str, server: str) -> "Credential | None":
+    told = await ask_helper(name, "get", server.encode(), server)
+    if told is None:
+        return None
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(told)
         username, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError) as error:
-        raise Unavailable(f"credential helper {program} gave an answer that cannot be read") from error
+        raise Unavailable(f"credential helper docker-credential-{name} gave an answer that cannot be read") from error
     if username == _TOKEN_USER:
         return Credential(identity_token=secret)
     return Credential(username=username, password=secret)

@@ -43,7 +43,7 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes, domain: str, 
         case 401:
             return Unauthenticated(
                 f"{domain} wants to know who is asking for {what}{tail}",
-                hint=f"the name may be wrong, or it is private: `docker login {domain}` stores credentials, "
+                hint=f"the name may be wrong, or it is private: `kestrel login {domain}` stores credentials, "
                 "in a Pod name an imagePullSecret",
             )
         case 403:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 try:
     from _blake2 import blake2b  # hashlib would bring OpenSSL, megabytes that every shim would map
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-VERSION = b"1"  # of the way we compile; a change makes cached programs unknown
+VERSION = b"2"  # of the way we compile; a change makes cached programs unknown
 
 _ACTIONS = {
     "SCMP_ACT_KILL": 0x00000000,
@@ -45,8 +46,16 @@ _OPERATORS = {
     "SCMP_CMP_MASKED_EQ": 7,
 }
 _UNKNOWN_SYSCALL = -1  # __NR_SCMP_ERROR
+_ENOSYS = _ACTIONS["SCMP_ACT_ERRNO"] | 38
+_TELLING = (_ENOSYS, _ACTIONS["SCMP_ACT_ALLOW"], _ACTIONS["SCMP_ACT_LOG"])
+"""Default actions after which a call that does not exist, or is not known, says so."""
 _EEXIST = 17
 _CTL_BADARCH, _CTL_NNP, _CTL_OPTIMIZE = 2, 3, 8
+
+
+# `struct sock_filter` operations (linux/bpf_common.h): load a word, jump on a comparison with a constant, return.
+_LOAD, _EQUAL, _ABOVE, _AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
+_X32 = 0x40000000  # numbers from here on are x32's, not new ones
 
 
 class _Comparison(ctypes.Structure):
@@ -120,16 +129,38 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
         raise ValueError(f"defaultAction {profile.get('defaultAction')!r} is not one libseccomp knows")
     try:
         # A program for an architecture that is not listed: its system calls do not exist, rather than kill it.
-        library.seccomp_attr_set(context, _CTL_BADARCH, _ACTIONS["SCMP_ACT_ERRNO"] | 38)
+        library.seccomp_attr_set(context, _CTL_BADARCH, _ENOSYS)
         library.seccomp_attr_set(context, _CTL_NNP, 0)  # the runtime decides about no_new_privs
         library.seccomp_attr_set(context, _CTL_OPTIMIZE, 2)  # a binary tree; libseccomp 2.5 has it
         for name in profile.get("architectures") or ():
             _add_architecture(library, context, name)
         for rule in profile.get("syscalls") or ():
             _add_rule(library, context, rule, default)
-        return _export(library, context)
+        newer = b"" if default in _TELLING else _unknown_to(profile, library)
+        return newer + _export(library, context)
     finally:
         library.seccomp_release(context)
+
+
+def _unknown_to(profile: Mapping[str, Any], library: Any) -> bytes:
+    """Return instructions to put in front: a call that is newer than all the profile names is ENOSYS.
+
+    Its author cannot have meant to refuse it, and a library that is told EPERM does not fall back (moby #42680).
+    `struct seccomp_data` begins with the number and the architecture (`man 2 seccomp`).
+    """
+    names = [str(name).encode() for rule in profile.get("syscalls") or () for name in rule.get("names") or ()]
+    words = [str(name).removeprefix("SCMP_ARCH_").lower() for name in profile.get("architectures") or ()]
+    tokens = {library.seccomp_arch_native(), *(library.seccomp_arch_resolve_name(word.encode()) for word in words)}
+    newest = {
+        token: max((library.seccomp_syscall_resolve_name_arch(token, n) for n in names), default=-1) for token in tokens
+    }
+    known = sorted((token, number) for token, number in newest.items() if number >= 0)
+    code = [(_LOAD, 0, 0, 4)]
+    for index, (token, number) in enumerate(known):
+        end = 5 * (len(known) - index - 1)  # instructions of the architectures that follow
+        code += [(_EQUAL, 0, 4, token), (_LOAD, 0, 0, 0), (_AT_LEAST, end + 2, 0, _X32), (_ABOVE, 0, end + 1, number)]
+        code += [(_RETURN, 0, 0, _ENOSYS)]
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code) if known else b""
 
 
 def _library() -> Any:
@@ -145,6 +176,8 @@ def _library() -> Any:
     library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
     library.seccomp_arch_add.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     library.seccomp_syscall_resolve_name.argtypes = (ctypes.c_char_p,)
+    library.seccomp_syscall_resolve_name_arch.argtypes = (ctypes.c_uint32, ctypes.c_char_p)
+    library.seccomp_arch_native.restype = ctypes.c_uint32
     library.seccomp_rule_add_array.argtypes = (
         ctypes.c_void_p,
         ctypes.c_uint32,

@@ -299,6 +299,7 @@ def start(root: str, record: Record) -> None:
     if heard is not None:
         raise error_from_json(heard[0].get("error") or {})
     found = hooks.parse(bundles.load_config(root, record.id))
+    _enter_bundle(record)
     try:
         hooks.run("poststart", found.get("poststart", ()), record.describe(state.RUNNING))
     except KestrelError:
@@ -437,8 +438,17 @@ def delete(root: str, record: Record, *, force: bool = False) -> list[str]:
         pass  # it was deleted half already
     bundles.forget(root, record.id)
     told = record.describe(state.STOPPED)
+    _enter_bundle(record)
     said = ((hook.path, hooks.run_one(hook, told)) for hook in found.get("poststop", ()))
     return [f"error running poststop hook {path}: {problem}" for path, problem in said if problem]
+
+
+def _enter_bundle(record: Record) -> None:
+    """Be where hooks are to run: not in the caller's directory, which may be one of a container's (CVE-2025-23266)."""
+    try:
+        os.chdir(record.bundle)
+    except OSError:
+        os.chdir("/")  # somebody has removed it already
 
 
 def _end(record: Record) -> None:

@@ -161,7 +161,7 @@ def _dispatch(before: Options, name: str, words: list[str]) -> int:
     from kestrel.runtime import verbs
 
     verb: Callable[[str, Options], int] = getattr(verbs, f"do_{name}")
-    return verb(before.text("root") or ROOT, after)
+    return verb(os.path.abspath(before.text("root") or ROOT), after)
 
 
 SEALED = "_KESTREL_SEALED"

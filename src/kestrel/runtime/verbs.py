@@ -49,7 +49,6 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
     for name in ("console-socket", "pidfd-socket"):
         if options.text(name):
             options.values[name] = os.path.abspath(options.text(name))
-    root = os.path.abspath(root)
     try:
         os.chdir(bundle)
     except OSError as error:
@@ -114,7 +113,6 @@ def do_run(root: str, options: Options) -> int:
     """Create and start; in the foreground also wait, and delete."""
     from kestrel.runtime import cold
 
-    root = os.path.abspath(root)
     detached = options.on("detach")
     record, made = _create(root, options, foreground=not detached)
     try:

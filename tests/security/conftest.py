@@ -1,0 +1,141 @@
+"""Known escapes, carried out against an OCI runtime: `pytest tests/security --runtime runc|crun|PATH`, ours by default.
+
+A test that carries `threat(row, "what it is called")` is an attack of the checklist, one without is of our own making.
+Those `against="kestrel"` are not an OCI runtime's business but an engine's, a builder's or a registry's: they are run
+against a whole Kestrel, and left out when another runtime is asked for. The run ends with a table of who passed.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kestrel.base.errors import FailedPrecondition
+from kestrel.testing.runtimes import OURS, PYTHON, Bundle, Runtime, busybox_root
+
+RESULTS = pytest.StashKey[dict[tuple[int, str, str], list[str]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runtime", default=OURS, help=f"the OCI runtime to attack: {OURS}, runc, crun or a path")
+    parser.addoption("--thorough", action="store_true", help="races of ten seconds, and a thousand starts")
+    parser.addoption("--results", type=Path, help="also write the table's lines to this file, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RESULTS] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not an OCI runtime's business when another than ours is asked for."""
+    if config.getoption("runtime", OURS) == OURS:
+        return
+    foreign = [item for item in items if _threat(item)[2] == "kestrel"]
+    config.hook.pytest_deselected(items=foreign)
+    items[:] = [item for item in items if item not in foreign]
+
+
+def _threat(item: pytest.Item) -> tuple[int, str, str]:
+    marker = item.get_closest_marker("threat")
+    if marker is None:
+        return 0, "beyond the checklist", "runtime"
+    return marker.args[0], marker.args[1], marker.kwargs.get("against", "runtime")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Any:
+    """Note a test's outcome: of its call, or of what kept it from being called."""
+    report = yield
+    if Path(__file__).parent in item.path.parents and (report.when == "call" or report.outcome != "passed"):
+        item.config.stash[RESULTS].setdefault(_threat(item), []).append(report.outcome)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    found = config.stash[RESULTS]
+    if not found:
+        return
+    name = Path(config.getoption("runtime", OURS)).name
+    outcomes = [outcome for results in found.values() for outcome in results]
+    counts = (f"{outcomes.count(outcome)} {outcome}" for outcome in ("passed", "failed", "skipped"))
+    terminalreporter.section("security checklist")
+    terminalreporter.write_line(f"{name}: {', '.join(counts)}")
+    for (row, threat, against), results in sorted(found.items()):
+        terminalreporter.write_line(f"{row or '-':>3}  {verdict(results):8} {threat} ({_whom(against, name)})")
+    if config.getoption("results", None):
+        rows = [[row, threat, _whom(against, name), results] for (row, threat, against), results in found.items()]
+        config.getoption("results").write_text(json.dumps({"runtime": name, "rows": sorted(rows)}))
+
+
+def _whom(against: str, runtime: str) -> str:
+    return runtime if against == "runtime" else against
+
+
+def verdict(results: list[str]) -> str:
+    """Return one word for a row of several tests."""
+    return next((word for word in ("failed", "passed") if word in results), "skipped")
+
+
+@pytest.fixture(scope="session")
+def layer() -> Iterator[Path]:
+    """A root filesystem of busybox, to be copied."""
+    top = Path(tempfile.mkdtemp(prefix="ktest-layer-"))
+    top.chmod(0o755)
+    try:
+        busybox_root(top)
+        if not os.path.exists(PYTHON):
+            raise FailedPrecondition(f"there is no {PYTHON}, which the attackers are written in")
+        yield top
+    except FailedPrecondition as missing:
+        pytest.skip(missing.message)
+    finally:
+        shutil.rmtree(top)
+
+
+@pytest.fixture(scope="session")
+def subject(request: pytest.FixtureRequest, layer: Path) -> Iterator[Runtime]:
+    """The runtime under attack, for the session."""
+    with Runtime.find(request.config.getoption("runtime", OURS)) as runtime:
+        yield runtime
+
+
+@pytest.fixture
+def runtime(subject: Runtime) -> Iterator[Runtime]:
+    """The runtime under attack; what a test makes with it is deleted after the test."""
+    yield subject
+    subject.clean()
+
+
+@pytest.fixture
+def bundle(layer: Path) -> Iterator[Bundle]:
+    """A bundle with what Kestrel's engine gives a container by default."""
+    with Bundle.make(layer) as made:
+        yield made
+
+
+@pytest.fixture
+def second(layer: Path) -> Iterator[Bundle]:
+    """Another bundle: an accomplice's."""
+    with Bundle.make(layer) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def seconds(request: pytest.FixtureRequest) -> float:
+    """How long a race is run."""
+    return 10.0 if request.config.getoption("thorough", False) else 2.0
+
+
+@pytest.fixture
+def outside() -> Iterator[Path]:
+    """A directory of the host that no container is given, with a secret in it."""
+    top = Path(tempfile.mkdtemp(prefix="ktest-outside-"))
+    top.chmod(0o755)
+    (top / "secret").write_text("the host's secret\n")
+    yield top
+    shutil.rmtree(top)

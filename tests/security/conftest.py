@@ -112,17 +112,19 @@ def runtime(subject: Runtime) -> Iterator[Runtime]:
 
 
 @pytest.fixture
-def bundle(layer: Path) -> Iterator[Bundle]:
+def bundle(layer: Path, subject: Runtime) -> Iterator[Bundle]:
     """A bundle with what Kestrel's engine gives a container by default."""
     with Bundle.make(layer) as made:
         yield made
+        subject.clean()  # before what it runs on is removed
 
 
 @pytest.fixture
-def second(layer: Path) -> Iterator[Bundle]:
+def second(layer: Path, subject: Runtime) -> Iterator[Bundle]:
     """Another bundle: an accomplice's."""
     with Bundle.make(layer) as made:
         yield made
+        subject.clean()
 
 
 @pytest.fixture(scope="session")

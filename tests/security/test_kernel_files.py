@@ -1,4 +1,4 @@
-"""Files of /proc, /sys and /dev: hidden ones that shine through, and false ones that the runtime takes for the kernel's."""
+"""Files of /proc, /sys and /dev: hidden ones that shine through, and false ones that are taken for the kernel's."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kestrel.testing.runtimes import Bundle, Runtime, until
+from kestrel.testing.runtimes import Bundle, Runtime
 
 pytestmark = pytest.mark.root
 

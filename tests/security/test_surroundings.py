@@ -77,7 +77,7 @@ def test_a_hook_has_no_descriptors_but_its_own(runtime: Runtime, bundle: Bundle)
     live(runtime, bundle.shell("true"))
     for kind in KINDS:
         lines = [line for line in (notes / kind).read_text().splitlines() if " -> " in line]
-        numbers = {line.split(" -> ")[0].split()[-1] for line in lines if f"/proc/" not in line.split(" -> ")[1]}
+        numbers = {line.split(" -> ")[0].split()[-1] for line in lines if "/proc/" not in line.split(" -> ")[1]}
         assert numbers <= {"0", "1", "2"}, (kind, lines)
 
 
@@ -93,10 +93,10 @@ def test_a_hook_that_does_not_work_ends_the_container_and_leaves_nothing(
     elif flaw == "loops":
         program.symlink_to("hook")
     elif flaw != "missing":
-        program.write_text("#!/bin/sh\n" + ("sleep 60" if flaw == "hangs" else "echo because >&2; exit 3"))
+        program.write_text("#!/bin/sh\n" + ("exec sleep 20" if flaw == "hangs" else "echo because >&2; exit 3"))
         program.chmod(0o644 if flaw == "not executable" else 0o755)
     bundle.spec["hooks"] = {kind: [{"path": path, "timeout": 1}]}
-    answer = runtime.run(bundle.shell(f"[ {kind} = poststart ] && sleep 60; touch /ran"))
+    answer = runtime.run(bundle.shell(f"[ {kind} = poststart ] && exec sleep 20; touch /ran"))
     assert answer.code != 0
     assert answer.err
     assert "Traceback" not in answer.err
@@ -105,15 +105,23 @@ def test_a_hook_that_does_not_work_ends_the_container_and_leaves_nothing(
     assert not list(Path("/sys/fs/cgroup").glob(f"*{bundle.spec['linux']['cgroupsPath']}"))
 
 
+def test_a_hook_that_is_killed_takes_what_it_has_started_with_it(runtime: Runtime, bundle: Bundle) -> None:
+    program = bundle.home / "hook"
+    program.write_text(f"#!/bin/sh\nsleep 20 &\necho $! >{bundle.home}/child\nwait\n")
+    program.chmod(0o755)
+    bundle.spec["hooks"] = {"createRuntime": [{"path": str(program), "timeout": 1}]}
+    assert runtime.run(bundle.shell("true")).code != 0
+    child = (bundle.home / "child").read_text().strip()
+    until(lambda: not Path(f"/proc/{child}").exists(), 5)
+
+
 # --- what the caller has --------------------------------------------------------------------------------------------
 
 SHOW = "env; cat /proc/1/environ /proc/self/environ; cat /proc/1/cmdline /proc/self/mountinfo"
 
 
 @pytest.mark.parametrize("how", ["run", "exec"])
-def test_nothing_of_the_caller_s_environment_reaches_a_container(
-    runtime: Runtime, bundle: Bundle, how: str
-) -> None:
+def test_nothing_of_the_caller_s_environment_reaches_a_container(runtime: Runtime, bundle: Bundle, how: str) -> None:
     if how == "run":
         said = runtime.run(bundle.shell(SHOW), env={**CALLER, **POISON}).out
     else:

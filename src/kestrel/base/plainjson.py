@@ -33,9 +33,23 @@ def loads(text: str) -> "Any":
         value, end = scan(text, len(text) - len(text.lstrip(SPACE)))
     except StopIteration as stop:
         raise ValueError(f"a value is expected at character {stop.value}") from None
+    except RecursionError:
+        raise ValueError("its values are nested too deep") from None
+    except SystemError:  # the scanner wants the standard module's error, which is not there
+        raise _explained(text) from None
     if text[end:].strip(SPACE):
         raise ValueError(f"the text goes on behind its value, at character {end}")
     return value
+
+
+def _explained(text: str) -> ValueError:
+    import json
+
+    try:
+        json.loads(text)
+    except ValueError as error:
+        return error
+    return ValueError("it cannot be read")
 
 
 def _unknown(value: object) -> str:

@@ -150,11 +150,18 @@ def load(root: str, identifier: str) -> Record:
 
 def load_config(root: str, identifier: str) -> "dict[str, Any]":
     """Return the spec that a container was created with."""
-    return read_spec(f"{directory(root, identifier)}/{CONFIG}")
+    return _read(f"{directory(root, identifier)}/{CONFIG}")
 
 
-def read_spec(path: str) -> "dict[str, Any]":
-    """Read a spec. Raises NotFound or InvalidArgument naming the file."""
+def read_spec(path: str, shape: "Mapping[str, Any]") -> "dict[str, Any]":
+    """Read a spec, or a part of one, of a stranger's. Raises NotFound, or InvalidArgument naming file or member."""
+    from kestrel.oci.runtime_shape import fitted
+
+    found: dict[str, Any] = fitted(_read(path), shape)
+    return found
+
+
+def _read(path: str) -> "dict[str, Any]":
     try:
         with open(path, encoding="utf-8") as file:
             spec = plainjson.loads(file.read())

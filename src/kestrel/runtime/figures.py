@@ -5,6 +5,7 @@ from typing import Any
 
 from kestrel.base import plainjson
 from kestrel.base.errors import InvalidArgument
+from kestrel.oci import runtime_shape
 from kestrel.runtime import bundles, cold
 from kestrel.runtime.arguments import Options
 from kestrel.runtime.bundles import Record
@@ -33,7 +34,7 @@ def wanted(options: Options) -> dict[str, Any]:
     if source == "-":
         return _resources(sys.stdin.read(), "standard input")
     if source:
-        return bundles.read_spec(source)
+        return bundles.read_spec(source, runtime_shape.RESOURCES)
     found: dict[str, Any] = {}
     for option, (kind, member, is_size) in _MEMBERS.items():
         text = options.text(option)
@@ -50,9 +51,8 @@ def _resources(text: str, where: str) -> dict[str, Any]:
         value = plainjson.loads(text)
     except ValueError as error:
         raise InvalidArgument(f"{where} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidArgument(f"{where} is not a JSON object")
-    return value
+    found: dict[str, Any] = runtime_shape.fitted(value, runtime_shape.RESOURCES, where)
+    return found
 
 
 def _number(text: str, name: str) -> int:

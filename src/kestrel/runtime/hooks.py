@@ -94,8 +94,9 @@ def run_one(hook: Hook, state: Mapping[str, Any], environment: Mapping[str, str]
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in ((stdin, 0), (output, 1), (output, 2))]
         try:
             pid = os.posix_spawn(
-                hook.path, hook.args, env, file_actions=actions, setsigmask=(), setsigdef=[signal.SIGPIPE]
-            )
+                hook.path, hook.args, env, file_actions=actions, setsigmask=(), setsigdef=[signal.SIGPIPE],
+                setpgroup=0,
+            )  # fmt: skip
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
         return _ended(pid, hook.timeout, output)
@@ -113,7 +114,7 @@ def _ended(pid: int, timeout: int, output: int) -> str:
         if done:
             break
         if time.monotonic() > due:
-            os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)  # with what it has started
             os.waitpid(pid, 0)
             return f"it did not end within {timeout} seconds"
         time.sleep(pause)

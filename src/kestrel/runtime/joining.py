@@ -4,6 +4,7 @@ from typing import Any
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.linux import capabilities
+from kestrel.oci import runtime_shape
 from kestrel.runtime import bundles
 from kestrel.runtime.arguments import Options
 
@@ -11,7 +12,7 @@ from kestrel.runtime.arguments import Options
 def wanted(options: Options, first: dict[str, Any]) -> dict[str, Any]:
     """Return the process in the spec's form."""
     if options.text("process"):
-        return bundles.read_spec(options.text("process"))
+        return bundles.read_spec(options.text("process"), runtime_shape.PROCESS)
     args = options.words[1:]
     if not args:
         raise InvalidArgument("exec args cannot be empty", hint="exec [options] ID COMMAND [ARGUMENT...]")

@@ -122,7 +122,8 @@ def build(
     operations += [users.ActAsOwner(ids.uid(0), ids.gid(0))] if ids is not None else []
     closed = _closed(mounts)
     operations += mounts
-    operations += _devices(spec, linux, process, size, ids)
+    operations += [] if _given_dev(entries) else _devices(entries, linux, ids)
+    operations += _console(spec, process, size, ids) if process.terminal else []
     operations += closed
     found = hooks.parse(spec)
     if found and state is None:
@@ -230,14 +231,17 @@ def absolute(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _devices(
-    spec: Mapping[str, Any], linux: Mapping[str, Any], process: Process, size: tuple[int, int], ids: Ids | None
-) -> list[Operation]:
-    """A container with /dev of its own gets its devices and links; one that was given the host's is left alone."""
-    mounts = spec.get("mounts") or ()
+def _given_dev(mounts: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether /dev is one that the container was given: then it is left as it is."""
     own = [m for m in mounts if absolute(m["destination"]) == "/dev"]
-    if own and (own[-1].get("type") == "bind" or options.parse(own[-1].get("options") or ()).bind):
-        return []
+    return bool(own) and (own[-1].get("type") == "bind" or options.parse(own[-1].get("options") or ()).bind)
+
+
+def _has_devpts(mounts: Sequence[Mapping[str, Any]]) -> bool:
+    return any(m.get("type") == "devpts" for m in mounts)
+
+
+def _devices(mounts: Sequence[Mapping[str, Any]], linux: Mapping[str, Any], ids: Ids | None) -> list[Operation]:
     found: list[Operation] = []
     asked = {absolute(device["path"]): device for device in linux.get("devices") or ()}
     found += [devices.MakeDevice(path, "c", major, minor) for path, major, minor in DEVICES if path not in asked]
@@ -253,16 +257,18 @@ def _devices(
                 device.get("gid", 0) if ids is None else ids.gid(device.get("gid", 0)),
             )
         )
-    has_devpts = any(m.get("type") == "devpts" for m in mounts)
-    found.append(devices.LinkDevices(ptmx=has_devpts))
-    if process.terminal:
-        if not has_devpts:
-            raise InvalidArgument("process.terminal needs a devpts filesystem among the mounts", errno=errno.ENOTTY)
-        asked_size = (spec.get("process") or {}).get("consoleSize") or {}
-        width, height = asked_size.get("width") or size[0], asked_size.get("height") or size[1]
-        owner = process.uid if ids is None else ids.uid(process.uid)
-        found.append(devices.OpenConsole(width, height, owner))
+    found.append(devices.LinkDevices(ptmx=_has_devpts(mounts)))
     return found
+
+
+def _console(spec: Mapping[str, Any], process: Process, size: tuple[int, int], ids: Ids | None) -> list[Operation]:
+    mounts = spec.get("mounts") or ()
+    if not _has_devpts(mounts) and not _given_dev(mounts):
+        raise InvalidArgument("process.terminal needs a devpts filesystem among the mounts", errno=errno.ENOTTY)
+    asked = (spec.get("process") or {}).get("consoleSize") or {}
+    width, height = asked.get("width") or size[0], asked.get("height") or size[1]
+    owner = process.uid if ids is None else ids.uid(process.uid)
+    return [devices.OpenConsole(width, height, owner)]
 
 
 def _names(spec: Mapping[str, Any]) -> list[Operation]:

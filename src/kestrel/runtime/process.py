@@ -159,7 +159,7 @@ def _rlimits(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, int, int]
 
 
 def _limit(value: int) -> int:
-    return resource.RLIM_INFINITY if value < 0 or value >= 2**64 - 1 else value
+    return resource.RLIM_INFINITY if value < 0 or value >= 2**63 else value
 
 
 # --- in the container ------------------------------------------------------------------------------------------------

@@ -154,7 +154,8 @@ def numbers(text: str, what: str) -> frozenset[int] | None:
         first, dash, last = part.strip().partition("-")
         if not part.strip():
             continue
-        if not first.isdigit() or (dash and not last.isdigit()):
+        ends = [first, last] if dash else [first]
+        if not all(end.isascii() and end.isdigit() and len(end) < 6 for end in ends):
             raise InvalidArgument(f"{text!r} is not a list of {what}")
         found.update(range(int(first), int(last if dash else first) + 1))
     return frozenset(found) or None

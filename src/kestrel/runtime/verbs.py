@@ -39,6 +39,7 @@ def do_create(root: str, options: Options) -> int:
 
 
 def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[Record, Made]":
+    from kestrel.oci import runtime_shape
     from kestrel.runtime import cold
 
     if len(options.words) != 1:
@@ -53,7 +54,7 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
         os.chdir(bundle)
     except OSError as error:
         raise InvalidArgument(f"bundle {bundle}: {error.strerror}".lower()) from error
-    spec = bundles.read_spec(os.path.join(bundle, options.text("config") or bundles.CONFIG))
+    spec = bundles.read_spec(os.path.join(bundle, options.text("config") or bundles.CONFIG), runtime_shape.SPEC)
     _check_terminal(options, spec.get("process") or {}, foreground=foreground)
     return cold.create(root, options.words[0], bundle, spec, _wishes(options, foreground=foreground))
 

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -283,6 +282,3 @@ def until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> Any:
         assert time.monotonic() < due, f"did not come true within {timeout:g} s"
         time.sleep(0.02)
     return value
-
-
-__all__ = ["OURS", "PYTHON", "Answer", "Bundle", "Runtime", "busybox_root", "partial", "until"]

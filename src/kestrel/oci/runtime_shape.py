@@ -125,6 +125,8 @@ LINUX = {
     "readonlyPaths": [TEXT],
     "mountLabel": TEXT,
     "personality": {"domain": TEXT, "flags": [TEXT]},
+    "memoryPolicy": {"mode": TEXT, "nodes": TEXT, "flags": [TEXT]},
+    "netDevices": {"*": {"name": TEXT}},
 }
 
 SPEC = {

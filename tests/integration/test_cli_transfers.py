@@ -80,6 +80,9 @@ def test_a_container_becomes_an_image_that_starts_as_it_did(platform: Instance) 
     document = platform("inspect", "kept:1").json()[0]
     assert document["id"] == identity
     assert document["config"]["history"][-1]["comment"] == "kept a file"
+    differs = platform("image", "diff", "box", "kept:1", code=1)
+    assert "+ /kept\n" in differs.out
+    assert platform("image", "diff", "box", "box").out == ""
     platform("rm", "origin")
     assert platform("run", "--rm", "kept:1", "cat", "/kept").out == "kept\n"
 

@@ -101,8 +101,8 @@ COMMANDS = (
         Option("-q --quiet", "print the image's identity only"), JSON)),
     Command("images", "list images", "images:images", group=IMAGES, words="[NAME]", options=(QUIET, JSON)),
     Command("image", "make a base image out of Debian packages (bootstrap), say what an image's layers hold (layers) "
-            "or which keys were left in it (scan)", "images:image", group=IMAGES,
-            words="bootstrap|layers|scan [NAME]", options=(
+            "which keys were left in it (scan) or what sets two apart (diff)", "images:image", group=IMAGES,
+            words="bootstrap|layers|scan|diff [NAME...]", options=(
                 Option("--include", "packages to add, separated by commas", kind="list", metavar="PACKAGES"),
                 Option("--variant", "minimal or python", kind="value", metavar="VARIANT"), JSON)),
     Command("pull", "fetch an image from a registry", "images:pull", group=IMAGES, words="NAME", options=(QUIET, JSON)),

@@ -1,7 +1,9 @@
-"""image layers and image scan: what each instruction added and wasted, and keys that were left in an image."""
+"""image layers, scan and diff: what instructions added and wasted, keys that were left, what sets two images apart."""
 
 from kestrel.base.units import print_size
 from kestrel.cli.console import print_json, say, table
+
+_MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +21,21 @@ def show(verb: str, answer: "dict[str, Any]", parsed: "Parsed") -> int:
     else:
         _layers(answer)
     return int(verb == "scan" and bool(answer["keys"]))
+
+
+def difference(answer: "dict[str, Any]", parsed: "Parsed") -> int:
+    """Print what sets two images apart; ends with 1 when anything does, as diff(1)."""
+    if parsed.json:
+        print_json(answer)
+    else:
+        for line in answer["configuration"]:
+            print(line)
+        for change in answer["files"]:
+            how = f"  ({', '.join(change['how'])})" if change["how"] else ""
+            print(f"{_MARKS[change['what']]} {change['path']}{how}")
+        grown = sum(change["size"] for change in answer["files"])
+        say(f"{len(answer['files'])} files differ; {'-' if grown < 0 else '+'}{print_size(abs(grown))}")
+    return int(bool(answer["files"] or answer["configuration"]))
 
 
 def _keys(keys: "list[dict[str, Any]]") -> None:

@@ -42,15 +42,23 @@ def _short(digest: str) -> str:
 
 
 def image(parsed: "Parsed") -> int:
-    """`kestrel image bootstrap`, `image layers` and `image scan`."""
+    """`kestrel image bootstrap`, `image layers`, `image scan` and `image diff`."""
     verb, *rest = parsed.words
+    if verb == "diff" and len(rest) == 2:
+        from kestrel.cli import contents
+
+        return contents.difference(call("diff", {"old": rest[0], "new": rest[1]}), parsed)
     if verb in ("layers", "scan") and len(rest) == 1:
         from kestrel.cli import contents
 
         return contents.show(verb, call("contents", {"name": rest[0]}), parsed)
     if verb != "bootstrap":
-        close = nearest(verb, ["bootstrap", "layers", "scan"])
-        hint = f"did you mean `kestrel image {close}`?" if close else "there are bootstrap, layers NAME and scan NAME"
+        close = nearest(verb, ["bootstrap", "layers", "scan", "diff"])
+        hint = (
+            f"did you mean `kestrel image {close}`?"
+            if close
+            else "there are bootstrap, layers NAME, scan NAME and diff OLD NEW"
+        )
         raise InvalidArgument(f"unknown command `kestrel image {' '.join(parsed.words)}`", hint=hint)
     packages = [name for text in parsed.include for name in text.split(",") if name]
     body = {"name": rest[0] if rest else "", "variant": parsed.variant or "", "include": packages}

@@ -8,6 +8,7 @@ from typing import Any
 from kestrel.control.requests import (
     BootstrapRequest,
     CopyRequest,
+    DiffRequest,
     ImageRequest,
     ImagesRequest,
     LoginRequest,
@@ -93,6 +94,11 @@ async def push(services: Services, request: ImageRequest, emit: Emit) -> Any:
     return {"name": request.name, "digest": digest}
 
 
+async def diff(services: Services, request: DiffRequest, _emit: Emit) -> Any:
+    """Say what sets two images apart."""
+    return await services.images.diff(request.old, request.new)
+
+
 async def login(services: Services, request: LoginRequest, _emit: Emit) -> Any:
     """Try credentials at a registry and keep them."""
     return {"kept": await services.logins.login(request.registry, request.username, request.password)}
@@ -135,6 +141,7 @@ VERBS: Verbs = {
     "images": (ImagesRequest, images),
     "pull": (ImageRequest, pull),
     "push": (ImageRequest, push),
+    "diff": (DiffRequest, diff),
     "login": (LoginRequest, login),
     "logout": (LoginRequest, logout),
     "copy": (CopyRequest, copy),

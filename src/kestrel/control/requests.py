@@ -129,6 +129,13 @@ class CommitRequest(ExportRequest, frozen=True):
     message: str = ""
 
 
+class DiffRequest(Request, frozen=True):
+    """`kestrel image diff`."""
+
+    old: str
+    new: str
+
+
 class LoginRequest(Request, frozen=True):
     """`kestrel login`, and with an empty username `kestrel logout`."""
 

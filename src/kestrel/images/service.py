@@ -22,6 +22,7 @@ from kestrel.images import prune as pruning
 from kestrel.images import push as pushing
 from kestrel.images import transfer
 from kestrel.images.copy import Copier
+from kestrel.images.difference import Difference, compare
 from kestrel.images.flights import Flights
 from kestrel.images.model import (
     Image,
@@ -127,6 +128,11 @@ class ImageService:
             size = self._snapshots.layer_size(layer) if layer and self._snapshots.has_layer(layer) else 0
             steps.append(Step(entry.created, entry.created_by, entry.comment, size, layer))
         return tuple(reversed(steps))
+
+    async def diff(self, old: str, new: str) -> Difference:
+        """Say what sets two images apart."""
+        images = await self.resolve(old), await self.resolve(new)
+        return await asyncio.to_thread(compare, self._content, *images)
 
     def digests(self, image: Image) -> tuple[str, ...]:
         """Return `repository@digest` for every digest the image is known by (docker's RepoDigests)."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.build.executor import Output, Process, Run
+from kestrel.build.executor import Output, Process, Ran, Run
 from kestrel.engine import Engine, Mount, Step
 from kestrel.images import ImageService
 from kestrel.images import bootstrap as debian
@@ -26,9 +26,9 @@ class EngineExecutor:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def run(self, run: Run, output: Output) -> int:
-        """Run to the end and return the exit code."""
-        return await self._engine.run_step(_step(run), output)
+    async def run(self, run: Run, output: Output) -> Ran:
+        """Run to the end."""
+        return Ran(*await self._engine.run_step(_step(run), output))
 
     def enter(self, run: Run, *, tty: bool) -> AbstractAsyncContextManager[Process]:
         """Run with somebody at the other end."""
@@ -45,6 +45,7 @@ def _step(run: Run) -> Step:
         env=run.env,
         cwd=run.cwd,
         user=run.user,
+        users=run.users,
         network=NETWORKS[run.network],
         hostname=run.hostname,
         hosts=tuple((address, (name,)) for name, address in run.hosts),

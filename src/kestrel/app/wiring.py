@@ -94,7 +94,7 @@ class Platform:
                 "host": self._registry_url.partition("//")[2].replace("127.0.0.1", "localhost"),
             },
             "containers": {"running": running, "all": len(containers)},
-            "lacks": [*self._lacks, *self._node.lacks, *self._node.network.notes],
+            "lacks": [*self._lacks, *self._node.lacks, *self._node.engine.lacks, *self._node.network.notes],
         }
 
     async def usage(self) -> dict[str, Any]:

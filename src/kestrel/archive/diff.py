@@ -18,6 +18,7 @@ from typing import Final
 from kestrel.archive.apply import OPAQUE, OPAQUE_XATTR, WHITEOUT
 from kestrel.archive.entries import Entry, Kind, Source
 from kestrel.archive.reproducible import clamped
+from kestrel.archive.shift import inside, inside_xattr
 from kestrel.archive.writer import Sink, TarWriter
 from kestrel.base.errors import DataLoss, FailedPrecondition
 
@@ -44,10 +45,13 @@ class Diffed:
     size: int
 
 
-def diff(upper: "str | os.PathLike[str] | int", sink: Sink, *, clamp: int | None = None) -> Diffed:
+def diff(
+    upper: "str | os.PathLike[str] | int", sink: Sink, *, clamp: int | None = None, users: range = range(0)
+) -> Diffed:
     """Write the changes in `upper` (a path or a descriptor) to `sink` as a plain tar.
 
-    `clamp` is a time in nanoseconds; whatever is later is written as that. Raises DataLoss when a file changes
+    `clamp` is a time in nanoseconds; whatever is later is written as that. `users` are the host's numbers of those of
+    the container that wrote it, when it had a user namespace; the tar has its own. Raises DataLoss when a file changes
     while it is read, FailedPrecondition for a tree this cannot read.
     """
     if isinstance(upper, int):
@@ -55,7 +59,7 @@ def diff(upper: "str | os.PathLike[str] | int", sink: Sink, *, clamp: int | None
     else:
         top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        walk = _Walk(TarWriter(sink), clamp)
+        walk = _Walk(TarWriter(sink), clamp, users)
         walk.directory(top, "")
         return walk.finish()
     finally:
@@ -63,9 +67,10 @@ def diff(upper: "str | os.PathLike[str] | int", sink: Sink, *, clamp: int | None
 
 
 class _Walk:
-    def __init__(self, tar: TarWriter, clamp: int | None) -> None:
+    def __init__(self, tar: TarWriter, clamp: int | None, users: range) -> None:
         self._tar = tar
         self._clamp = clamp
+        self._users = users
         self._links: dict[tuple[int, int], str] = {}
         self._entries = 0
 
@@ -131,14 +136,14 @@ class _Walk:
             name=path,
             kind=kind,
             mode=stat.S_IMODE(status.st_mode),
-            uid=status.st_uid,
-            gid=status.st_gid,
+            uid=inside(status.st_uid, self._users),
+            gid=inside(status.st_gid, self._users),
             size=status.st_size if kind is Kind.FILE else 0,
             mtime=self._time(status),
             link=link,
             major=os.major(device),
             minor=os.minor(device),
-            xattrs=xattrs,
+            xattrs={name: inside_xattr(name, value, self._users) for name, value in xattrs.items()},
         )
 
     def _time(self, status: os.stat_result) -> int:

@@ -6,7 +6,7 @@ Names are imported when they are asked for, so that a command line which only pr
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kestrel.build.executor import Executor, Process, Run, RunMount
+    from kestrel.build.executor import Executor, Process, Ran, Run, RunMount
     from kestrel.build.failed import FailedRun, OnFailure
     from kestrel.build.request import BuildRequest
     from kestrel.build.service import Builder, BuildResult
@@ -21,6 +21,7 @@ _WHERE = {
     "FailedRun": "failed",
     "OnFailure": "failed",
     "Process": "executor",
+    "Ran": "executor",
     "Run": "executor",
     "RunMount": "executor",
     "RunFailed": "work",
@@ -35,6 +36,7 @@ __all__ = [
     "FailedRun",
     "OnFailure",
     "Process",
+    "Ran",
     "Run",
     "RunFailed",
     "RunMount",

@@ -37,6 +37,7 @@ class Run:
 
     `id` is unique and short, fit for names of cgroups and sandboxes. `user` is docker's form (`name`, `uid`,
     `uid:gid`), looked up in the root's own /etc/passwd; empty means root. `network` is `default`, `none` or `host`.
+    `users` are those who wrote in the snapshot before (`Ran.users`), None while nobody has.
     """
 
     id: str
@@ -49,6 +50,18 @@ class Run:
     hostname: str = "buildkitsandbox"
     hosts: tuple[tuple[str, str], ...] = ()
     mounts: tuple[RunMount, ...] = ()
+    users: range | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a command ended (128 + signal when a signal ended it), and the host's numbers of the users it had.
+
+    These are empty when they were the host's own. Else what was written in the snapshot belongs to them.
+    """
+
+    code: int
+    users: range = range(0)
 
 
 class Process(Protocol):
@@ -86,8 +99,8 @@ class Executor(Protocol):
         """Run with somebody at the other end; what still runs when the block ends is ended, as when `run` returns."""
         ...
 
-    async def run(self, run: Run, output: Output) -> int:
-        """Run to the end and return the exit code (128 + signal when a signal ended it).
+    async def run(self, run: Run, output: Output) -> Ran:
+        """Run to the end, in a working directory that is made when it is missing.
 
         Raises KestrelError when the command could not be started. When cancelled, kills the command, waits until it
         is gone, and raises CancelledError.

@@ -52,15 +52,19 @@ class Layers:
         """Return the plan of a root that nothing is written to."""
         return self._snapshots.view(layers)
 
-    def commit(self, key: str, rootfs: Rootfs, epoch: int, wanted: tuple[Needle, ...] = ()) -> Layer:
+    def commit(
+        self, key: str, rootfs: Rootfs, epoch: int, wanted: tuple[Needle, ...] = (), users: range = range(0)
+    ) -> Layer:
         """Make a layer of what was written, with no file later than `epoch`; an empty record when nothing was.
 
+        `users` are the host's numbers of the users that wrote it (`archive.shift`).
         Raises SecretLeaked when one of `wanted` is in it; then no layer is made.
         """
         if not os.listdir(rootfs.upper):
             return Layer()
         with self._content.writer() as writer:
-            made = self._snapshots.commit(key, guarded(writer, wanted), clamp=epoch * 1_000_000_000, consume=True)
+            sink, clamp = guarded(writer, wanted), epoch * 1_000_000_000
+            made = self._snapshots.commit(key, sink, clamp=clamp, consume=True, users=users)
             writer.commit(made.diff_id)
         digest = str(made.diff_id)
         return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)

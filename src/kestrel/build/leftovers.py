@@ -9,6 +9,7 @@ import posixpath
 import stat
 from collections.abc import Iterable
 
+from kestrel.archive.shift import inside
 from kestrel.linux import mounts
 from kestrel.linux.rootfs import Rootfs
 
@@ -24,15 +25,18 @@ def absent(lower: Rootfs, targets: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in sorted(wanted) if not _exists(root, path))
 
 
-def remove(rootfs: Rootfs, places: tuple[str, ...]) -> None:
-    """Take the empty ones of `places` out of the writable layer, and copies of their parents that say nothing new."""
+def remove(rootfs: Rootfs, places: tuple[str, ...], users: range) -> None:
+    """Take the empty ones of `places` out of the writable layer, and copies of their parents that say nothing new.
+
+    `users` are the host's numbers of the users that wrote it (`archive.shift`).
+    """
     upper = os.open(rootfs.upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for path in reversed(places):
             _remove_empty(upper, path)
         parents = sorted({posixpath.dirname(path) for path in places} - {"/", *places})
         for path in reversed(parents):
-            if _only_copied_up(rootfs, upper, path):
+            if _only_copied_up(rootfs, upper, path, users):
                 _remove_empty(upper, path)
     finally:
         os.close(upper)
@@ -73,7 +77,7 @@ def _remove_empty(upper: int, path: str) -> None:
         pass  # not empty: the command has put something there, and it stays
 
 
-def _only_copied_up(rootfs: Rootfs, upper: int, path: str) -> bool:
+def _only_copied_up(rootfs: Rootfs, upper: int, path: str, users: range) -> bool:
     """Tell whether a directory of the layer only repeats what is below it."""
     above = _status(upper, path)
     if above is None or not stat.S_ISDIR(above.st_mode) or _hides(upper, path):
@@ -82,7 +86,8 @@ def _only_copied_up(rootfs: Rootfs, upper: int, path: str) -> bool:
         below = _status(root, path)
     if below is None:
         return False
-    return (above.st_mode, above.st_uid, above.st_gid) == (below.st_mode, below.st_uid, below.st_gid)
+    owner = (inside(above.st_uid, users), inside(above.st_gid, users))
+    return (above.st_mode, *owner) == (below.st_mode, below.st_uid, below.st_gid)
 
 
 def _hides(upper: int, path: str) -> bool:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import BinaryIO, ParamSpec, TypeVar
 
@@ -82,13 +82,14 @@ class Worker:
                 return layer
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
         try:
+            users = range(0)
             if isinstance(step.operation, Execute):
-                await self._run(step, step.operation, rootfs, gatherings, given, emit, on_failure)
+                users = await self._run(step, step.operation, rootfs, gatherings, given, emit, on_failure)
             elif isinstance(step.operation, CopyFiles):
                 await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
                 await _finished(_make_directory, step.operation, rootfs, step.epoch)
-            return await _finished(self.layers.commit, key, rootfs, step.epoch, wanted)
+            return await _finished(self.layers.commit, key, rootfs, step.epoch, wanted, users)
         finally:
             await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
 
@@ -133,13 +134,13 @@ class Worker:
         given: Given,
         emit: Emit,
         on_failure: OnFailure | None,
-    ) -> None:
+    ) -> range:
+        """Run a command; returns the host's numbers of the users it had."""
         name = f"step-{short(new_id())}"
         lines = Lines(step.id, emit)
         prepared = self.mounts.prepared(name, operation, gatherings, given, step.epoch)
         async with prepared as (mounts, secret_env):
             places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
-            await _finished(_make_directory, MakeDirectory(path=operation.cwd), rootfs, step.epoch)
             run = Run(
                 id=name,
                 rootfs=rootfs,
@@ -150,15 +151,16 @@ class Worker:
                 network=operation.network,
                 mounts=mounts,
             )
-            code = await self.executor.run(run, lines.feed)
+            ran = await self.executor.run(run, lines.feed)
             lines.flush()
-            if code != 0:
-                error = run_failed(step, code, lines.tail)
+            if ran.code != 0:
+                error = run_failed(step, ran.code, lines.tail)
                 if on_failure is not None:
-                    failed = FailedRun(step=step.id, title=step.title, error=error, run=run, executor=self.executor)
+                    failed = FailedRun(step=step.id, title=step.title, error=error, run=replace(run, users=ran.users), executor=self.executor)
                     await on_failure(failed)
                 raise error
-        await asyncio.to_thread(leftovers.remove, rootfs, places)
+        await asyncio.to_thread(leftovers.remove, rootfs, places, ran.users)
+        return ran.users
 
 
 async def _finished(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -22,6 +22,12 @@ RUN = (
     Option("-v --volume", "mount a host path or a volume", kind="list", metavar="SOURCE:TARGET[:ro]"),
     Option("--tmpfs", "mount memory at a path", kind="list", metavar="PATH"),
     Option("--network", "bridge, host or none", kind="value", metavar="NETWORK", default="bridge"),
+    Option(
+        "--userns", "host for the host's users, private for users of its own or an error", kind="value", metavar="USERS"
+    ),
+    Option("--pid", "host for the host's processes", kind="value", metavar="PID"),
+    Option("--ipc", "host for the host's shared memory and semaphores", kind="value", metavar="IPC"),
+    Option("--device", "give a device of this machine", kind="list", metavar="SOURCE[:TARGET[:rwm]]"),
     Option("--hostname", "name the container has for itself", kind="value", metavar="NAME"),
     Option("--entrypoint", "replace the image's ENTRYPOINT", kind="value", metavar="COMMAND"),
     Option("-m --memory", "limit of memory", kind="value", metavar="SIZE"),

@@ -57,6 +57,9 @@ def run_config(request: RunRequest) -> ContainerConfig:
         name=request.name,
         hostname=request.hostname,
         network=_network(request.network),
+        users=_users(request.userns),
+        host_pid=_host(request.pid, "--pid"),
+        host_ipc=_host(request.ipc, "--ipc"),
         ports=tuple(map(words.port, request.publish)),
         names=(request.name,) if request.name else (),
     )
@@ -85,6 +88,7 @@ def run_config(request: RunRequest) -> ContainerConfig:
             read_only_root=request.read_only,
             seccomp=seccomp,
         ),
+        devices=tuple(map(words.device, request.device)),
         sandbox_config=network,
         stop_signal=request.stop_signal,
         auto_remove=request.rm,
@@ -96,6 +100,19 @@ def _network(name: str) -> str:
     if name not in ("bridge", "host", "none"):
         raise InvalidArgument(f"unknown network {name!r}", hint="there are bridge, host and none")
     return name
+
+
+def _users(name: str) -> str:
+    words = {"": "auto", "auto": "own", "private": "own", "host": "host"}  # podman's, of which docker has `host`
+    if name not in words:
+        raise InvalidArgument(f"unknown --userns {name!r}", hint="there are host and private")
+    return words[name]
+
+
+def _host(name: str, flag: str) -> bool:
+    if name not in ("", "private", "host"):
+        raise InvalidArgument(f"unknown {flag} {name!r}", hint="there are host and private")
+    return name == "host"
 
 
 def _security(options: tuple[str, ...]) -> tuple[str, bool]:

@@ -48,6 +48,17 @@ def volume(text: str) -> Mount:
     return Mount(kind="volume", source=source, target=target, read_only="ro" in flags)
 
 
+def device(text: str) -> tuple[str, str, str]:
+    """Read `SOURCE[:TARGET[:ACCESS]]` as docker does; a second part of the letters r, w and m alone is the access."""
+    source, _, rest = text.partition(":")
+    target, _, access = rest.partition(":")
+    if target and not set(target) - set("rwm"):
+        target, access = "", target
+    if not source.startswith("/") or (target and not target.startswith("/")) or set(access) - set("rwm"):
+        raise InvalidArgument(f"invalid device {text!r}", hint="write SOURCE[:TARGET[:rwm]] with absolute paths")
+    return source, target, access
+
+
 def label(text: str) -> tuple[str, str]:
     """Read `KEY=VALUE`; a missing value is empty."""
     key, _, value = text.partition("=")

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 from kestrel.base.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from kestrel.base.files import private_directory
-from kestrel.base.ids import check_name, new_id, new_name
-from kestrel.engine.model import Container, ContainerConfig, ContainerState, SandboxState
+from kestrel.base.ids import check_name, new_id, new_name, short
+from kestrel.engine import users
+from kestrel.engine.model import Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig, SandboxState
 from kestrel.engine.parts import Parts
+from kestrel.engine.sandbox import planned
 from kestrel.engine.signals import number
 
 
@@ -25,17 +27,21 @@ async def create(parts: Parts, config: ContainerConfig) -> Container:
     config = replace(config, stop_signal=config.stop_signal or image.config.config.stop_signal)
     await parts.images.ensure_unpacked(image)
     identity = new_id()
-    directory = private_directory(parts.container_directory(identity))
+    asked = _sandbox_config(parts, config, identity).users == "own"
+    refusal = await users.refusal(parts.users, config, image.config.config.user or "", asked=asked)
+    sandbox = _sandbox(parts, config, identity)  # from here to its record nobody else takes a range
     container = Container(
         id=identity,
         config=config,
-        sandbox=config.sandbox or new_id(),
+        sandbox=sandbox.id,
+        first_id=users.of_container(sandbox, refusal),
         image_id=str(image.id),
         image_digest=str(image.digest),
         state=ContainerState.CREATED,
         created=parts.clock.now(),
-        log_path=config.log_path or str(directory / "log"),
+        log_path=config.log_path or str(parts.container_directory(identity) / "log"),
     )
+    private_directory(parts.container_directory(identity))
     parts.store.save_container(container)
     try:
         await asyncio.to_thread(parts.snapshots.prepare, identity, image.layers)
@@ -44,6 +50,24 @@ async def create(parts: Parts, config: ContainerConfig) -> Container:
         raise
     parts.tell("create", container.sandbox, identity)
     return container
+
+
+def _sandbox(parts: Parts, config: ContainerConfig, identity: str) -> Sandbox:
+    """Return the sandbox it will run in; a private one is made when it starts."""
+    if config.sandbox is not None:
+        return parts.store.sandbox(config.sandbox)
+    return planned(parts, private(config, identity))
+
+
+def _sandbox_config(parts: Parts, config: ContainerConfig, identity: str) -> SandboxConfig:
+    return private(config, identity) if config.sandbox is None else parts.store.sandbox(config.sandbox).config
+
+
+def private(config: ContainerConfig, identity: str) -> SandboxConfig:
+    """Return what a container's own sandbox should be: it goes by the container's name."""
+    wanted = config.sandbox_config or SandboxConfig(name=config.name)
+    names = tuple(dict.fromkeys((*wanted.names, config.name)))
+    return replace(wanted, name=wanted.name or config.name, names=names, hostname=wanted.hostname or short(identity))
 
 
 def _check(parts: Parts, config: ContainerConfig) -> None:

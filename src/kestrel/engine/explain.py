@@ -10,9 +10,10 @@ from typing import Any
 from kestrel.base.units import print_size
 from kestrel.engine import spec as specs
 from kestrel.engine.facts import gather
-from kestrel.engine.model import Container, Resources, Sandbox, SandboxConfig, SandboxState
+from kestrel.engine.model import Container, Resources, Sandbox
 from kestrel.engine.parts import Parts
 from kestrel.engine.rights import kept_capabilities
+from kestrel.engine.start import coming
 from kestrel.linux import cgroups
 from kestrel.linux.capabilities import BITS
 from kestrel.runtime import plan
@@ -33,7 +34,7 @@ async def explain(parts: Parts, wanted: str) -> list[Explained]:
     """Return the sentences, in the order in which things happen. Raises NotFound, or why it could not be started."""
     container = parts.store.container(wanted)
     image = await parts.images.resolve(container.image_id)
-    sandbox = parts.store.sandboxes.get(container.sandbox) or _coming(parts, container)
+    sandbox = parts.store.sandboxes.get(container.sandbox) or coming(container)
     rootfs = parts.snapshots.rootfs(container.id)
     facts = await asyncio.to_thread(gather, parts, container, sandbox, image, rootfs)
     spec = specs.build(container, facts)
@@ -55,12 +56,6 @@ def _hierarchy() -> dict[str, Any]:
     except OSError:
         return {}
     return {"cgroup_version": hierarchy.version, "cgroup_hierarchies": hierarchy.hierarchies()}
-
-
-def _coming(parts: Parts, container: Container) -> Sandbox:
-    """Return the sandbox that a container which does not run would get."""
-    config = container.config.sandbox_config or SandboxConfig(name=container.config.name)
-    return Sandbox(id=container.sandbox, config=config, state=SandboxState.STOPPED, created=parts.clock.now())
 
 
 def _network(sandbox: Sandbox) -> list[Explained]:

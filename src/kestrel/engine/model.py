@@ -28,12 +28,13 @@ class SandboxConfig:
 
     `network` is `bridge`, `host` or `none`. `names` are the names by which others on the bridge may resolve it.
     `labels` and `annotations` are the caller's, stored and handed back. `hosts` are extra (address, names) lines of
-    /etc/hosts.
+    /etc/hosts. `users` is `auto`, `own` for a user namespace or an error, or `host` (`users.py`).
     """
 
     name: str
     hostname: str = ""
     network: str = "bridge"
+    users: str = "auto"
     ports: tuple[PortMapping, ...] = ()
     dns: DnsConfig = field(default_factory=DnsConfig)
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -56,7 +57,10 @@ class SandboxState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox as it is: `address` is its IPv4 address on the bridge, empty without one."""
+    """A sandbox as it is: `address` is its IPv4 address on the bridge, empty without one.
+
+    `first_id` is the host's number of its user 0; 0 when it has the host's users (`ranges.py`).
+    """
 
     id: str
     config: SandboxConfig
@@ -65,6 +69,7 @@ class Sandbox:
     address: str = ""
     ports: tuple[PortMapping, ...] = ()
     shim_pid: int = 0
+    first_id: int = 0
     reason: str = ""
     """Why it is stopped, when it was not asked to: `shim was killed`."""
 
@@ -102,12 +107,10 @@ class Security:
     """What the process may do beyond or below the default.
 
     `seccomp` is `default`, `unconfined` or a path to a profile. `user` is docker's form (`name`, `uid`, `uid:gid`);
-    empty means the image's. With `user_namespace` its users are others on the host (`ranges.py`); it cannot be had
-    together with `privileged`.
+    empty means the image's.
     """
 
     privileged: bool = False
-    user_namespace: bool = False
     user: str = ""
     groups: tuple[int, ...] = ()
     add_capabilities: tuple[str, ...] = ()
@@ -168,6 +171,7 @@ class Container:
     """A container as it is. `exit_code` is 128 + signal when a signal ended it; None until it has ended.
 
     `reason` is `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun` or `ShimKilled`; `message` is for people.
+    `first_id` is the host's number of its user 0, to whom on disk belongs what its root writes; 0 for the host's users.
     """
 
     id: str
@@ -177,6 +181,7 @@ class Container:
     image_digest: str
     state: ContainerState
     created: datetime
+    first_id: int = 0
     started: datetime | None = None
     finished: datetime | None = None
     pid: int = 0

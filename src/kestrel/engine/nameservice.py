@@ -4,6 +4,7 @@ They are made by us, per sandbox, and bind-mounted into each of its containers, 
 of the host's own files reaches a container except, with host networking, the host's resolv.conf.
 """
 
+import os
 from pathlib import Path
 
 from kestrel.base.ids import short
@@ -44,7 +45,10 @@ def resolv_conf(dns: DnsConfig, servers: tuple[str, ...]) -> str:
 
 
 def write(sandbox: Sandbox, directory: Path, resolver: str) -> None:
-    """Write the files of a sandbox; `resolver` is the address of the platform's own, empty when it has none."""
+    """Write the files of a sandbox, which its root owns.
+
+    `resolver` is the address of the platform's own, empty when it has none.
+    """
     if sandbox.config.dns.servers or resolver:
         resolv = resolv_conf(sandbox.config.dns, (resolver,))
     elif HOST_RESOLV_CONF.exists():
@@ -56,3 +60,4 @@ def write(sandbox: Sandbox, directory: Path, resolver: str) -> None:
         path = directory / name
         path.write_text(text)
         path.chmod(0o644)
+        os.chown(path, sandbox.first_id, sandbox.first_id)

@@ -11,6 +11,7 @@ from kestrel.base.ids import short
 from kestrel.engine.model import Container, ContainerEvent, Sandbox
 from kestrel.engine.shims import Shim, Zygote
 from kestrel.engine.store import Store
+from kestrel.engine.users import Mapper
 from kestrel.images import ImageService
 from kestrel.network import NetworkService
 from kestrel.snapshots import Snapshotter
@@ -38,6 +39,7 @@ class Parts:
     volumes: VolumeService
     zygote: Zygote
     clock: Clock
+    users: Mapper = field(default_factory=Mapper)
     events: Bus[ContainerEvent] = field(default_factory=Bus)
     shims: dict[str, Shim] = field(default_factory=dict)
     ending: set[str] = field(default_factory=set)

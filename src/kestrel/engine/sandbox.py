@@ -15,18 +15,33 @@ from kestrel.base.ids import new_id
 from kestrel.engine import finish, nameservice
 from kestrel.engine.model import Sandbox, SandboxConfig, SandboxState
 from kestrel.engine.parts import Parts
+from kestrel.engine.ranges import mappings
 from kestrel.engine.shims import Exited, SandboxRequest, Shim
+from kestrel.engine.users import of_sandbox
 from kestrel.linux import cgroups
 
 KILLED = "the shim was killed"
+UNPRIVILEGED = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+"""In a network of its own anybody may bind any port and ping, as with docker and containerd."""
 log = logging.getLogger(__name__)
 
 
-async def create(parts: Parts, config: SandboxConfig, identity: str | None = None) -> Sandbox:
-    """Make a sandbox and return it ready. On failure nothing of it remains."""
-    sandbox = Sandbox(
-        id=identity or new_id(), config=config, state=SandboxState.READY, created=parts.clock.now(), ports=config.ports
+def planned(parts: Parts, config: SandboxConfig, identity: str | None = None) -> Sandbox:
+    """Return a sandbox that is not made yet, with its range of users if it has one. Raises when that cannot be had."""
+    identity = identity or new_id()
+    return Sandbox(
+        id=identity,
+        config=config,
+        state=SandboxState.STOPPED,
+        created=parts.clock.now(),
+        ports=config.ports,
+        first_id=of_sandbox(parts.users, config, identity, parts.store.first_ids()),
     )
+
+
+async def create(parts: Parts, plan: Sandbox) -> Sandbox:
+    """Make a sandbox as planned and return it ready. On failure nothing of it remains."""
+    sandbox = replace(plan, state=SandboxState.READY, created=parts.clock.now())
     parts.store.save_sandbox(sandbox)
     try:
         sandbox = await _bring_up(parts, sandbox)
@@ -61,8 +76,10 @@ async def _bring_up(parts: Parts, sandbox: Sandbox) -> Sandbox:
             host_ipc=config.host_ipc,
             host_pid=config.host_pid,
             share_pid=config.share_pid,
-            sysctls=dict(config.sysctls),
+            sysctls=(UNPRIVILEGED if config.network != "host" else {}) | dict(config.sysctls),
             cgroup=parts.sandbox_cgroup(sandbox),
+            uid_mappings=mappings(sandbox.first_id) if sandbox.first_id else (),
+            gid_mappings=mappings(sandbox.first_id) if sandbox.first_id else (),
         )
     )
     parts.shims[sandbox.id] = shim

@@ -70,6 +70,7 @@ class Engine:
     async def __aenter__(self) -> Self:
         exits = self.events.subscribe(lambda event: event.action == "exit")
         self._undertaker = asyncio.create_task(remove.bury(self._parts, exits), name="undertaker")
+        await self._parts.users.probe(self._parts.zygote, self._parts.settings.root)
         await recovery.recover(self._parts)
         return self
 
@@ -80,6 +81,13 @@ class Engine:
         await asyncio.gather(*tasks, return_exceptions=True)
         for shim in self._parts.shims.values():
             await shim.close()
+        self._parts.users.close()
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """What this machine withholds from containers, and what that costs."""
+        missing = self._parts.users.missing
+        return (f"{missing}: root of a container is root of this machine, held by its rights alone",) if missing else ()
 
     @property
     def events(self) -> Bus[ContainerEvent]:
@@ -90,7 +98,7 @@ class Engine:
 
     async def create_sandbox(self, config: SandboxConfig) -> Sandbox:
         """Make a sandbox; it is ready when this returns."""
-        return await sandbox.create(self._parts, config)
+        return await sandbox.create(self._parts, sandbox.planned(self._parts, config))
 
     async def stop_sandbox(self, identity: str) -> None:
         """End a sandbox and all that runs in it."""
@@ -202,8 +210,8 @@ class Engine:
             raise FailedPrecondition(f"sandbox {identity[:12]} is not running")
         return await shim.dial(port)
 
-    async def run_step(self, wanted: Step, output: Output) -> int:
-        """Run one command in a root filesystem of the caller's, as a build does; returns its exit code."""
+    async def run_step(self, wanted: Step, output: Output) -> tuple[int, range]:
+        """Run one command in a root filesystem of the caller's, as a build does; returns what `step.run` does."""
         return await step.run(self._parts, wanted, output)
 
     def enter_step(self, wanted: Step) -> AbstractAsyncContextManager[Session]:

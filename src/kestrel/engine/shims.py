@@ -94,6 +94,25 @@ class Zygote:
                 self._socket.setblocking(False)
             return await self._ask(sandbox)
 
+    async def user_namespace(self, mappings: Sequence[Mapping[str, int]]) -> int:
+        """Return a descriptor of a user namespace with these mappings (the spec's form), for users and groups alike.
+
+        Raises what the kernel had against it.
+        """
+        ours, theirs = channel.pair()
+        with ours:
+            asked = {"uid_mappings": list(mappings), "gid_mappings": list(mappings)}
+            with theirs:
+                async with self._lock:
+                    await _send(self._socket, channel.encode({"do": "users", "with": asked}, 1), [theirs.fileno()])
+            heard = await asyncio.to_thread(channel.Channel(ours).receive)
+        if heard is None:
+            raise Unavailable("the zygote has ended")
+        answer, descriptors = heard
+        if "error" in answer:
+            raise error_from_json(answer["error"])
+        return descriptors[0]
+
     async def _ask(self, sandbox: SandboxRequest) -> "Shim":
         ours, theirs = channel.pair()
         try:

@@ -71,8 +71,8 @@ def build(container: Container, facts: Facts) -> JSON:
     if security.unmask_proc or security.privileged:
         linux["maskedPaths"], linux["readonlyPaths"] = [], []
     _add_devices(linux, facts.devices)
-    if security.user_namespace:
-        _map_users(spec, container)
+    if container.first_id:
+        _map_users(spec, container.first_id)
     if security.privileged:
         _unlock(spec)
     return spec
@@ -176,18 +176,17 @@ def _add_devices(linux: JSON, devices: tuple[Device, ...]) -> None:
         allowed.append({"allow": True, **rule})
 
 
-def _map_users(spec: JSON, container: Container) -> None:
-    """Give the container a user namespace; what it is given of the host has the same owners as without one."""
-    if container.config.security.privileged:
-        raise InvalidArgument(
-            "a privileged container cannot have a user namespace", hint="its rights are over the host; choose one"
-        )
+def _map_users(spec: JSON, first: int) -> None:
+    """Give the container a user namespace; what it is given of the host has the same owners as without one.
+
+    The files of `_name_files` are the sandbox's own, and belong to its root already.
+    """
     linux = spec["linux"]
     linux["namespaces"].append({"type": "user"})
-    linux["uidMappings"] = linux["gidMappings"] = mappings(container.sandbox)
+    linux["uidMappings"] = linux["gidMappings"] = mappings(first)
     for mount in spec["mounts"]:
-        if mount["type"] == "bind":
-            mount["options"] = [*mount["options"], "idmap"]
+        if "rbind" in mount["options"]:
+            mount["options"] = [*mount["options"], "ridmap"]
 
 
 def _unlock(spec: JSON) -> None:

@@ -13,8 +13,9 @@ from datetime import datetime
 from kestrel.base.errors import Conflict, FailedPrecondition, KestrelError
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
+from kestrel.engine.create import private
 from kestrel.engine.facts import gather
-from kestrel.engine.model import Container, ContainerState, Sandbox, SandboxConfig
+from kestrel.engine.model import Container, ContainerState, Sandbox, SandboxState
 from kestrel.engine.parts import Parts
 from kestrel.engine.shims import LogFile, Session, Shim
 
@@ -121,14 +122,23 @@ async def _sandbox(parts: Parts, container: Container) -> Sandbox:
         return parts.store.sandbox(container.sandbox)
     if container.sandbox in parts.store.sandboxes:
         await sandboxes.remove(parts, container.sandbox)
-    wanted = container.config.sandbox_config or SandboxConfig(name=container.config.name)
-    names = tuple(dict.fromkeys((*wanted.names, container.config.name)))
-    config = replace(wanted, name=wanted.name or container.config.name, names=names)
-    config = replace(config, hostname=config.hostname or container.id[:12])
     try:
-        return await sandboxes.create(parts, config, container.sandbox)
+        return await sandboxes.create(parts, coming(container))
     except Conflict as error:
         raise _with_owner(parts, error) from error
+
+
+def coming(container: Container) -> Sandbox:
+    """Return the sandbox that a container with one of its own gets when it starts."""
+    config = private(container.config, container.id)
+    return Sandbox(
+        id=container.sandbox,
+        config=config,
+        state=SandboxState.STOPPED,
+        created=container.created,
+        ports=config.ports,
+        first_id=container.first_id,
+    )
 
 
 def _with_owner(parts: Parts, error: Conflict) -> Conflict:

@@ -7,12 +7,13 @@ that is interrupted is simply run again, and strays are swept at the next start.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kestrel.engine import ranges, users
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
 from kestrel.engine.facts import identity_in
-from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, SandboxConfig, Security
+from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, Sandbox, SandboxConfig, Security
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
 from kestrel.engine.shims import Session
@@ -27,7 +28,11 @@ GROUP = "build"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A command, where it runs and as whom. `network` is bridge, host or none; `tty` gives it a terminal."""
+    """A command, where it runs and as whom. `network` is bridge, host or none; `tty` gives it a terminal.
+
+    `users` are the host's numbers of the users that wrote in the root before (empty: the host's own), who then are its
+    own again; None while nobody has.
+    """
 
     id: str
     rootfs: Rootfs
@@ -39,41 +44,64 @@ class Step:
     hostname: str = ""
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    users: range | None = None
     tty: bool = False
     stdin: bool = False
 
 
-async def run(parts: Parts, step: Step, output: Output) -> int:
-    """Run to the end and return the exit code; when cancelled, nothing of it is left when this returns."""
-    async with entered(parts, step) as session:
+async def run(parts: Parts, step: Step, output: Output) -> tuple[int, range]:
+    """Run to the end and return the exit code, and the host's numbers of the users it had (empty: the host's own).
+
+    When cancelled, nothing of it is left when this returns.
+    """
+    async with _started(parts, step) as (session, had):
         while (chunk := await session.read()) is not None:
             output(STREAMS[chunk[0]], chunk[1])
-        return await session.wait()
+        return await session.wait(), had
 
 
 @asynccontextmanager
 async def entered(parts: Parts, step: Step) -> AsyncIterator[Session]:
     """Run and give its streams; nothing of it is left when the block ends."""
+    async with _started(parts, step) as (session, _):
+        yield session
+
+
+def _sandbox(parts: Parts, step: Step) -> Sandbox:
     config = SandboxConfig(
-        name=step.id, hostname=step.hostname, network=step.network, hosts=step.hosts, cgroup_parent=GROUP
+        name=step.id,
+        hostname=step.hostname,
+        network=step.network,
+        users="auto" if step.users is None else "host",
+        hosts=step.hosts,
+        cgroup_parent=GROUP,
     )
-    sandbox = await sandboxes.create(parts, config)
+    plan = sandboxes.planned(parts, config)
+    return replace(plan, first_id=step.users.start) if step.users else plan
+
+
+@asynccontextmanager
+async def _started(parts: Parts, step: Step) -> AsyncIterator[tuple[Session, range]]:
+    sandbox = await sandboxes.create(parts, _sandbox(parts, step))
     try:
+        command = ContainerConfig(
+            name=step.id,
+            image="",
+            command=step.argv,
+            env=step.env,
+            cwd=step.cwd,
+            tty=step.tty,
+            stdin=step.stdin,
+            mounts=step.mounts,
+            sandbox=sandbox.id,
+            security=Security(user=step.user),
+        )
+        refusal = await users.refusal(parts.users, command, "", asked=False)
         container = Container(
             id=sandbox.id,
-            config=ContainerConfig(
-                name=step.id,
-                image="",
-                command=step.argv,
-                env=step.env,
-                cwd=step.cwd,
-                tty=step.tty,
-                stdin=step.stdin,
-                mounts=step.mounts,
-                sandbox=sandbox.id,
-                security=Security(user=step.user),
-            ),
+            config=command,
             sandbox=sandbox.id,
+            first_id=users.of_container(sandbox, refusal),
             image_id="",
             image_digest="",
             state=ContainerState.CREATED,
@@ -101,7 +129,7 @@ async def entered(parts: Parts, step: Step) -> AsyncIterator[Session]:
         session = await shim.attach(container.id, stdin=step.stdin)
         try:
             await shim.start(container.id)
-            yield session
+            yield session, ranges.users(container.first_id)
         finally:
             await session.close()
     finally:

@@ -96,6 +96,11 @@ class Store:
         """Return the containers of one sandbox."""
         return [c for c in self.containers.values() if c.sandbox == sandbox]
 
+    def first_ids(self) -> frozenset[int]:
+        """Return where the ranges of users begin that are taken."""
+        sandboxes = (sandbox.first_id for sandbox in self.sandboxes.values())
+        return frozenset(sandboxes) | {container.first_id for container in self.containers.values()}
+
     def names(self) -> Iterable[str]:
         """Return the names that are taken."""
         return self._names.keys()

@@ -3,6 +3,9 @@
 A namespace exists as long as a process is in it or a descriptor of it is open. `make` wants only the latter: a process
 is born into a new one, its maps are written by us from outside, which needs CAP_SETUID and CAP_SETGID but allows any
 range, and it is ended. What is left is a descriptor: for setns(2), and for id-mapped mounts (`mounts.map_ids`).
+
+Who owns a namespace of another type decides which rights count over it: a network namespace that is made in a user
+namespace can be configured by that one's root, and by no other but the host's. `make` can make such ones too.
 """
 
 import os
@@ -14,10 +17,13 @@ Range = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in a line of /proc/PID/uid_map."""
 
 
-def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]") -> int:
-    """Return a descriptor of a new user namespace with these maps. Only for a process with one thread."""
+def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0) -> int:
+    """Return a descriptor of a new user namespace with these maps. Only for a process with one thread.
+
+    `enter` are CLONE_NEW* bits of other types: one of each is made that belongs to it, and the caller enters them.
+    """
     # No signal at its end: whoever waits for all children must not take this one for its own.
-    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER, exit_signal=0)
+    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | enter, exit_signal=0)
     if pid == 0:
         try:
             while True:
@@ -28,6 +34,8 @@ def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]") -> int:
         process = f"/proc/{_number(pidfd)}"
         for name, ranges in (("uid_map", uids), ("gid_map", gids)):
             _write(f"{process}/{name}", "".join(f"{inside} {outside} {size}\n" for inside, outside, size in ranges))
+        if enter:
+            syscalls.setns(pidfd, enter)
         return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

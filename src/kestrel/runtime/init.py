@@ -165,7 +165,8 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
             _taken = seal()
     place.close()
     masters = [place.console] if place.console >= 0 else []
-    finish(plan.process, child, place.terminal, masters, warnings, plan.start_hooks)
+    own_mounts = bool(plan.new & abi.CLONE_NEWNS)
+    finish(plan.process, child, place.terminal, masters, warnings, plan.start_hooks, own_mounts=own_mounts)
 
 
 def close_others(child: Child, *others: int) -> None:
@@ -221,12 +222,16 @@ def finish(
     descriptors: Sequence[int],
     warnings: Sequence[str | None],
     start_hooks: Callable[[Mapping[str, str]], None] | None = None,
+    *,
+    own_mounts: bool = False,
 ) -> NoReturn:
     """The part that a container's first process and one that joins have in common: confine, wait, execute."""
     apart = child.apart or Apart()
     _take_stdio(child.stdio, terminal, *_owner(task, child))
     _keep_only(apart.preserved)
-    limited = process.confine(task, bound=child.apart is None, user_namespace=child.user_namespace)
+    limited = process.confine(
+        task, bound=child.apart is None, user_namespace=child.user_namespace, own_mounts=own_mounts
+    )
     env = process.environment(task)
     path = program.find(task.args[0], env)
     told = [warning for warning in (*warnings, *limited, *task.warnings) if warning]

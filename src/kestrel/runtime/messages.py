@@ -34,7 +34,8 @@ class SandboxRequest:
 
     `directory` is private to the sandbox; `shim.sock`, `shim.log` and `exits/` appear in it. `sysctls`
     are written once, in the sandbox's namespaces. `cgroup` is the parent of its containers' groups, relative to each
-    hierarchy's root; the shim removes it when it ends.
+    hierarchy's root; the shim removes it when it ends. With mappings (the spec's form) there is a user namespace, which
+    the sandbox's own namespaces belong to and its containers with the same mappings share.
     """
 
     id: str
@@ -47,6 +48,8 @@ class SandboxRequest:
     share_pid: bool = False
     sysctls: Mapping[str, str] = field(default_factory=dict)
     cgroup: str = ""
+    uid_mappings: Sequence[JSON] = ()
+    gid_mappings: Sequence[JSON] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Mapping
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
@@ -25,22 +26,29 @@ class SetSysctl(Operation):
 
     def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
         """Write through a procfs of our own, which nothing of the container can cover (CVE-2025-52881)."""
-        write_sysctl(self.name, self.value)
+        write_sysctls({self.name: self.value})
 
 
-def write_sysctl(name: str, value: str) -> None:
-    """Write a sysctl by its dotted name in the caller's namespaces; the name was checked before (`validate`)."""
+def write_sysctls(values: Mapping[str, str]) -> None:
+    """Write sysctls by their dotted names in the caller's namespaces; the names were checked before (`validate`)."""
+    if not values:
+        return
     with opened(mounts.filesystem("proc")) as proc:
-        resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
+        for name, value in values.items():
+            _write(proc, name, value)
+
+
+def _write(proc: int, name: str, value: str) -> None:
+    resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
+    try:
+        fd = syscalls.openat2(proc, "sys/" + name.replace(".", "/"), os.O_WRONLY, resolve)
+    except FileNotFoundError:
+        raise InvalidArgument(f"sysctl {name!r} does not exist on this kernel") from None
+    with opened(fd):
         try:
-            fd = syscalls.openat2(proc, "sys/" + name.replace(".", "/"), os.O_WRONLY, resolve)
-        except FileNotFoundError:
-            raise InvalidArgument(f"sysctl {name!r} does not exist on this kernel") from None
-        with opened(fd):
-            try:
-                os.write(fd, value.encode())
-            except OSError as error:
-                raise InvalidArgument(f"sysctl {name}: the kernel refuses {value!r}: {error.strerror}") from error
+            os.write(fd, value.encode())
+        except OSError as error:
+            raise InvalidArgument(f"sysctl {name}: the kernel refuses {value!r}: {error.strerror}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,11 +165,12 @@ def _limit(value: int) -> int:
 # --- in the container ------------------------------------------------------------------------------------------------
 
 
-def confine(process: Process, *, bound: bool = True, user_namespace: int = -1) -> list[str]:
+def confine(process: Process, *, bound: bool = True, user_namespace: int = -1, own_mounts: bool = False) -> list[str]:
     """Become the process's user with its rights, in its directory; return what the machine did not let us do.
 
     `bound`: it is to die with its parent. `user_namespace` (a descriptor, or a pidfd of a process in it) is entered
     first: what comes before needs rights over the host, what follows is done with all rights over the container alone.
+    With `own_mounts` a process that may mount gets a mount namespace that belongs to that user namespace.
     """
     warnings = _set_rlimits(process)
     if process.scheduling is not None:
@@ -177,6 +178,8 @@ def confine(process: Process, *, bound: bool = True, user_namespace: int = -1) -
     lsm.confine_next(process.apparmor, process.selinux)
     if user_namespace >= 0:
         syscalls.setns(user_namespace, abi.CLONE_NEWUSER)
+        if own_mounts and process.permitted & capabilities.BITS["CAP_SYS_ADMIN"]:
+            syscalls.unshare(abi.CLONE_NEWNS)
     syscalls.prctl(abi.PR_SET_KEEPCAPS, 1)
     if process.no_new_privileges:
         syscalls.prctl(abi.PR_SET_NO_NEW_PRIVS, 1)

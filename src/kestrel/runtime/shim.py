@@ -45,7 +45,7 @@ from kestrel.runtime.messages import (
 )
 from kestrel.runtime.place import Place
 from kestrel.runtime.process import set_oom_score
-from kestrel.runtime.users import Ids
+from kestrel.runtime.users import Ids, ranges
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 LOG = "shim.log"
-UNPRIVILEGED = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 OOM_SCORE = -900
 
 
@@ -61,8 +60,8 @@ def main(request: SandboxRequest, client: socket.socket, cache: str) -> NoReturn
     """Be the shim of a sandbox; `client` is the first connection. Ends the process."""
     code = 0
     try:
-        _settle_in(request, client)
-        Shim(request, client, cache, _avoid_oom_killer()).run()
+        users = _settle_in(request, client)
+        Shim(request, client, cache, _avoid_oom_killer(), users).run()
     except BaseException as error:  # noqa: BLE001 - the daemon is told, whatever it was
         code = 1
         try:
@@ -83,8 +82,8 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
-    """Become a process of our own, then take the sandbox's namespaces."""
+def _settle_in(request: SandboxRequest, client: socket.socket) -> "dict[Ids, int]":
+    """Become a process of our own, then take the sandbox's namespaces; returns its user namespace, if it has one."""
     os.setsid()
     os.chdir("/")
     syscalls.default_signals([signal.SIGCHLD])
@@ -98,11 +97,17 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
     kept = client.fileno()
     syscalls.close_range(3, kept - 1) if kept > 3 else None
     syscalls.close_range(kept + 1)
-    syscalls.unshare(
+    new = (
         (0 if request.host_network else abi.CLONE_NEWNET)
         | (0 if request.host_ipc else abi.CLONE_NEWIPC)
         | (0 if request.host_network and not request.hostname else abi.CLONE_NEWUTS)
     )
+    found = {}
+    if request.uid_mappings:
+        ids = ranges(request.uid_mappings, request.gid_mappings, "sandbox")
+        found[ids] = ids.make(enter=new)
+    else:
+        syscalls.unshare(new)
     if not request.host_network:
         names.RaiseLoopback().execute(Place())
     if request.hostname or request.domainname:
@@ -110,7 +115,8 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> None:
     own = owned(request)
     for name, value in request.sysctls.items():
         validate.sysctl(name, value, own)
-        names.write_sysctl(name, value)
+    names.write_sysctls(request.sysctls)
+    return found
 
 
 def _avoid_oom_killer() -> int:
@@ -140,7 +146,9 @@ def owned(request: SandboxRequest) -> frozenset[str]:
 class Shim:
     """The sandbox's containers and the clients that ask about them."""
 
-    def __init__(self, request: SandboxRequest, client: socket.socket, cache: str, oom_score: int) -> None:
+    def __init__(
+        self, request: SandboxRequest, client: socket.socket, cache: str, oom_score: int, users: "dict[Ids, int]"
+    ) -> None:
         self._request = request
         self._loop = loop.Loop()
         self._hierarchy = _hierarchy()
@@ -149,7 +157,7 @@ class Shim:
         self._next_exec = 1
         self._unclaimed: dict[int, int] = {}  # pid -> wait status, while some exec's pid is not known yet
         self._clients: list[Connection] = []
-        self._user_namespaces: dict[Ids, int] = {}
+        self._user_namespaces = users
         self._loop.watch_children(self._reaped)
         self._pause = _hold_pid_namespace() if request.share_pid else -1
         self._listener = Listener(self._loop, request.directory, SOCKET, self._accepted)
@@ -197,16 +205,7 @@ class Shim:
             return -1
         if ids not in self._user_namespaces:
             self._user_namespaces[ids] = ids.make()
-            self._open_low_ports()
         return self._user_namespaces[ids]
-
-    def _open_low_ports(self) -> None:
-        """Let containers in a user namespace bind any port and ping: their rights are not over our network."""
-        if self._request.host_network:
-            return
-        for name, value in UNPRIVILEGED.items():
-            if name not in self._request.sysctls:
-                names.write_sysctl(name, value)
 
     # --- clients ---
 

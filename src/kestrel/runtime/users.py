@@ -1,11 +1,11 @@
 """A container's users: which ids of the host stand behind its own, and the operation that makes files theirs.
 
-A container in a user namespace is built by the host's root, in mount and other namespaces that belong to the host,
-and its process enters the user namespace last (`process.confine`), before it takes its own rights. So nothing that is
-mounted can be changed from inside, whatever rights the container has over its own namespaces; /proc and /sys are
+A container in a user namespace is built by the host's root, in a mount namespace that belongs to the host, and its
+process enters the user namespace last (`process.confine`), before it takes its own rights. So /proc and /sys are
 mounted with the host's rights, where a user namespace might be refused them (mount_too_revealing in the kernel's
-fs/namespace.c); and device nodes work. What it costs: a right over the network, such as to bind a low port, needs the
-network namespace's own user namespace, which is the host's; sandboxes lift that limit by a sysctl.
+fs/namespace.c), and device nodes work. A process that may mount gets a copy of the mount namespace then, in which
+nothing of ours can be taken away (`man 7 mount_namespaces`, "Restrictions"); to the others it stays the host's. The
+network, IPC and UTS namespaces of a sandbox are made in its user namespace, so its root has its rights over them.
 
 Layers and volumes are id-mapped where they are mounted, so nothing is ever changed on disk for it. Files made on the
 way belong to the container's root because the maker's filesystem ids are its (`ActAsOwner`).
@@ -51,9 +51,9 @@ class Ids:
         words = [f"{inside} to {inside + size - 1} are {outside} and on" for inside, outside, size in self.uids]
         return f"users {', '.join(words)} on the host"
 
-    def make(self) -> int:
-        """Return a descriptor of a user namespace with these maps."""
-        return user_namespaces.make(self.uids, self.gids)
+    def make(self, *, enter: int = 0) -> int:
+        """Return a descriptor of a user namespace with these maps; `enter` as `user_namespaces.make` has it."""
+        return user_namespaces.make(self.uids, self.gids, enter=enter)
 
 
 def _outside(ranges: tuple[Range, ...], inside: int, what: str) -> int:

@@ -22,7 +22,7 @@ from kestrel.linux import abi, mounts, seccomp, syscalls
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
 from kestrel.oci.runtime_seccomp import seccomp_for
-from kestrel.runtime import channel
+from kestrel.runtime import channel, users
 from kestrel.runtime.messages import SandboxRequest, error_to_json, from_json
 
 TYPE_CHECKING = False
@@ -135,6 +135,11 @@ def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[
 
     client = socket.socket(fileno=descriptors[0])
     try:
+        if message.get("do") == "users":
+            asked = message["with"]
+            _hand_out(users.ranges(asked["uid_mappings"], asked["gid_mappings"], "users"), client)
+            client.close()
+            return
         request = from_json(SandboxRequest, message["with"])
         if message.get("do") != "shim":
             raise InvalidArgument(f"unknown request {message.get('do')!r}")
@@ -147,3 +152,12 @@ def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[
         except OSError:
             pass
     client.close()
+
+
+def _hand_out(ids: users.Ids, client: socket.socket) -> None:
+    """Send a descriptor of a new user namespace: the daemon, with its threads, cannot make one."""
+    namespace = ids.make()
+    try:
+        channel.Channel(client).send({"id": 0, "ok": {}}, [namespace])
+    finally:
+        os.close(namespace)

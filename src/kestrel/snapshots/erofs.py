@@ -89,13 +89,13 @@ class Erofs(Stack):
             tree.add(entry)
         return _index(tree, new)
 
-    def _consume(self, upper: Path, sink: Hashing, new: Path, clamp: "int | None") -> tuple[Diffed, int]:
+    def _consume(self, upper: Path, sink: Hashing, new: Path, clamp: "int | None", users: range) -> tuple[Diffed, int]:
         tar = new / "tar"
         if isinstance(sink.sink, Linkable) and sink.sink.link(tar):
-            written = diff(upper, sink, clamp=clamp)
+            written = diff(upper, sink, clamp=clamp, users=users)
         else:
             with tar.open("xb", buffering=0) as file:
-                written = diff(upper, _Both(sink, file.fileno()), clamp=clamp)
+                written = diff(upper, _Both(sink, file.fileno()), clamp=clamp, users=users)
                 os.fchmod(file.fileno(), 0o444)
         tree = LayerTree()
         with tar.open("rb", buffering=0) as file:

@@ -24,9 +24,9 @@ class Overlay(Stack):
         with ReadAhead(reader) as ahead:
             return apply(ahead, new / "fs").size
 
-    def _consume(self, upper: Path, sink: Hashing, new: Path, clamp: "int | None") -> tuple[Diffed, int]:
-        written = diff(upper, sink, clamp=clamp)
-        size = freeze(upper, clamp=clamp)
+    def _consume(self, upper: Path, sink: Hashing, new: Path, clamp: "int | None", users: range) -> tuple[Diffed, int]:
+        written = diff(upper, sink, clamp=clamp, users=users)
+        size = freeze(upper, clamp=clamp, users=users)
         os.rename(upper, new / "fs")
         return written, size
 

@@ -103,8 +103,12 @@ class Snapshotter(Protocol):
         """Return a read-only plan of layers, the lowest first; NotFound for a missing one."""
         ...
 
-    def commit(self, key: str, sink: Sink, *, clamp: int | None = None, consume: bool = False) -> Committed:
+    def commit(
+        self, key: str, sink: Sink, *, clamp: int | None = None, consume: bool = False, users: range = range(0)
+    ) -> Committed:
         """Write what changed in the snapshot as a plain tar, times no later than `clamp` nanoseconds.
+
+        `users` are the host's numbers of those of the container that wrote there; the layer has its own.
 
         With `consume` the snapshot itself becomes the layer, without unpacking anything, and its key is free again;
         nobody may have it mounted then.

@@ -177,16 +177,18 @@ class Stack:
         """Return a read-only plan."""
         return Rootfs(lowers=self._lowers(layers))
 
-    def commit(self, key: str, sink: Sink, *, clamp: int | None = None, consume: bool = False) -> Committed:
+    def commit(
+        self, key: str, sink: Sink, *, clamp: int | None = None, consume: bool = False, users: range = range(0)
+    ) -> Committed:
         """Write the changes as a tar; with `consume` make the layer of it at once, and throw the snapshot away."""
         home = self._existing(key)
         hashing = Hashing(sink)
         if not consume:
             with disk_errors(self.root):
-                written = diff(home / "upper", hashing, clamp=clamp)
+                written = diff(home / "upper", hashing, clamp=clamp, users=users)
             return Committed(hashing.digest(), written.size, written.entries)
         with self._making() as new:
-            written, size = self._consume(home / "upper", hashing, new, clamp)
+            written, size = self._consume(home / "upper", hashing, new, clamp, users)
             diff_id = hashing.digest()
             self._place(new, diff_id, size)
         self.remove(key)
@@ -227,7 +229,9 @@ class Stack:
         _ = new, kept, members
         return None
 
-    def _consume(self, upper: Path, sink: "Hashing", new: Path, clamp: "int | None") -> tuple[Diffed, int]:
+    def _consume(
+        self, upper: Path, sink: "Hashing", new: Path, clamp: "int | None", users: range
+    ) -> tuple[Diffed, int]:
         """Write `upper` as a tar and make a layer of it in `new`; returns what was written and the bytes of data."""
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ from kestrel.archive.entries import Entry, Kind
 from kestrel.archive.writer import TarWriter
 from kestrel.base.db import Database
 from kestrel.base.errors import Unavailable
-from kestrel.build import Builder, BuildRequest, Run
+from kestrel.build import Builder, BuildRequest, Ran, Run
 from kestrel.build.events import Event, Log, Started
 from kestrel.content import Store
 from kestrel.images import ImageService
@@ -90,13 +90,13 @@ class Executor:
         self.scratch = scratch
         self.count = 0
 
-    async def run(self, run: Run, output: Callable[[str, bytes], None]) -> int:
+    async def run(self, run: Run, output: Callable[[str, bytes], None]) -> Ran:
         """Fork, enter, run, wait."""
         async with self.enter(run, tty=False) as process:
             await process.close_stdin()
             while (chunk := await process.read()) is not None:
                 output("stdout", chunk[1])
-            return await process.wait()
+            return Ran(await process.wait())
 
     @asynccontextmanager
     async def enter(self, run: Run, *, tty: bool) -> AsyncIterator[Forked]:
@@ -150,6 +150,7 @@ class Executor:
                 mounts.attach(mount, target)
             os.fchdir(root)
             os.chroot(".")
+            os.makedirs(run.cwd, exist_ok=True)
             os.chdir(run.cwd)
             if run.user:
                 os.setgid(int(run.user))

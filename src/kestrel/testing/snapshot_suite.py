@@ -9,6 +9,7 @@ Needs root: the trees are compared as overlayfs shows them, through `linux.mount
 
 import io
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -156,6 +157,27 @@ class SnapshotterSuite:
             snapshots.add_layer(committed.diff_id, io.BytesIO(buffer.getvalue()))
         assert tree(snapshots.view([base, committed.diff_id])) == expected
 
+    @pytest.mark.parametrize("consume", [False, True])
+    def test_what_a_range_of_users_wrote_is_committed_as_the_containers_own(
+        self, snapshots: Snapshotter, consume: bool
+    ) -> None:
+        made = []
+        for key, first in (("range", 700_000_000), ("host", 0)):
+            _fill(snapshots.prepare(key, []).upper, first)
+            buffer = io.BytesIO()
+            users = range(first, first + 65_536) if first else range(0)
+            committed = snapshots.commit(key, buffer, clamp=EPOCH, consume=consume, users=users)
+            made.append(buffer.getvalue())
+            snapshots.add_layer(committed.diff_id, io.BytesIO(buffer.getvalue()))
+        assert made[0] == made[1]
+        with opened(open_rootfs(snapshots.view([committed.diff_id]))) as root:
+            program = os.stat("program", dir_fd=root)
+            assert (program.st_uid, program.st_gid, program.st_mode & 0o7777) == (0, 0, 0o4755)
+            assert os.stat("owned/link", dir_fd=root, follow_symlinks=False).st_uid == 5
+            top = f"/proc/self/fd/{root}"
+            assert os.getxattr(f"{top}/program", "security.capability") == _capability(0)
+            assert os.getxattr(f"{top}/owned", "system.posix_acl_default") == _acl(1000)
+
     def test_a_commit_is_a_function_of_the_tree(self, snapshots: Snapshotter) -> None:
         digests = set()
         for key, names in (("a", ("x", "y", "z")), ("b", ("z", "x", "y"))):
@@ -211,6 +233,33 @@ def write(plan: Rootfs, path: str, data: bytes) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=root)
         with open(fd, "wb") as file:
             file.write(data)
+
+
+def _fill(upper: str, first: int) -> None:
+    """Write what a container writes whose user 0 is `first` on the host."""
+    os.mkdir(f"{upper}/owned")
+    for name, user in (("owned/file", 1000), ("program", 0)):
+        with open(f"{upper}/{name}", "wb") as file:
+            file.write(b"content")
+        os.chown(f"{upper}/{name}", first + user, first + user)
+    os.chmod(f"{upper}/program", 0o4755)
+    os.symlink("file", f"{upper}/owned/link")
+    os.chown(f"{upper}/owned/link", first + 5, first + 6, follow_symlinks=False)
+    os.chown(f"{upper}/owned", first, first)
+    os.setxattr(f"{upper}/program", "security.capability", _capability(first))
+    os.setxattr(f"{upper}/owned", "system.posix_acl_default", _acl(first + 1000))
+
+
+def _capability(first: int) -> bytes:
+    """cap_net_raw, as the root of a user namespace gives it, or of the host (`linux/capability.h`, vfs_ns_cap_data)."""
+    words = (0x03000001 if first else 0x02000001, 1 << 13, 0, 0, 0, *([first] if first else []))
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def _acl(user: int) -> bytes:
+    nobody = 2**32 - 1
+    entries = ((1, 7, nobody), (2, 5, user), (4, 5, nobody), (16, 5, nobody), (32, 5, nobody))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def tree(plan: Rootfs) -> dict[str, "bytes | str | None"]:

@@ -119,9 +119,9 @@ def _size(terminal) -> str:
 
 
 def test_ctrl_c_interrupts_what_runs_on_the_terminal(box):
-    with box.terminal(
-        "exec", "-it", "box", "--", "sh", "-c", "trap 'echo caught; exit 5' INT; echo go; sleep 100"
-    ) as it:
+    # Not one long sleep: a signal that comes between `echo` and its fork would be looked at after it.
+    script = "trap 'echo caught; exit 5' INT; echo go; while :; do sleep 0.1; done"
+    with box.terminal("exec", "-it", "box", "--", "sh", "-c", script) as it:
         it.read_until("go")
         it.write("\x03")
         it.read_until("caught")

@@ -15,10 +15,9 @@ from kestrel.archive.entries import TarReader
 from kestrel.archive.erofs import write_index
 from kestrel.archive.layertree import LayerTree
 from kestrel.base.errors import InvalidArgument, Unavailable
-from kestrel.engine import ranges
 from kestrel.engine import spec as specs
 from kestrel.engine.identity import Identity
-from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, Security
+from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount
 from kestrel.engine.nameservice import FILES
 from kestrel.linux import user_namespaces
 from kestrel.linux.rootfs import Lower
@@ -222,20 +221,73 @@ async def test_a_shadowed_upper_is_still_private_to_the_range(box: Any) -> None:
     assert (info.st_uid, stat.S_IMODE(info.st_mode)) == (BASE, 0o600)
 
 
-async def test_a_low_port_can_be_bound_in_the_sandbox_s_own_network(box: Any) -> None:
-    await box.start("c", mapped(box, "nc -l -p 80 -e cat"))
+async def test_the_sandbox_s_namespaces_are_its_own_root_s(box: Any) -> None:
+    users = await another(box, "owned")
+    try:
+        text = "hostname changed && hostname && ip addr add 10.9.8.7/32 dev lo && ip addr show lo | grep -c 10.9.8.7"
+        spec = mapped(box, f"{text}; ping -c 1 -W 5 127.0.0.1 | grep -c ' 0% packet loss'; nc -l -p 80 -e cat")
+        for kind in ("bounding", "effective", "permitted"):
+            spec["process"]["capabilities"][kind] += ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
+        spec["linux"].pop("seccomp")  # the default one is for who has no such capabilities
+        await users.create("c", spec, box.rootfs("c"), cgroup=f"{box.cgroup}/owned/c")
+        session = await users.attach("c", stdin=False)
+        await users.start("c")
+        assert await said(session, "1\n1\n") == "changed\n1\n1\n"
+        assert os.stat(f"/proc/{users.pid}/ns/net").st_ino != os.stat("/proc/self/ns/net").st_ino
+        assert await echoed(users, 80) == b"ping"
+        await session.close()
+    finally:
+        await users.shutdown()
+        await users.close()
+
+
+async def another(box: Any, name: str) -> Any:
+    """Return the shim of another sandbox, one with users of its own."""
+    (box.directory / name).mkdir()
+    return await box.zygote.shim(replace(box.request(name), uid_mappings=MAPPING, gid_mappings=MAPPING))
+
+
+async def said(session: Any, last: str) -> str:
+    """Read until something has been said."""
+    heard = ""
+    async with asyncio.timeout(10):
+        while not heard.endswith(last):
+            chunk = await session.read()
+            assert chunk is not None, heard
+            heard += chunk[1].decode()
+    return heard
+
+
+async def echoed(shim: Any, port: int) -> bytes:
+    """Return what a port of a sandbox makes of `ping`."""
     async with asyncio.timeout(10):
         while True:
             try:
-                reader, writer = await box.shim.dial(80)
+                reader, writer = await shim.dial(port)
                 break
             except Unavailable:
                 await asyncio.sleep(0.02)
-    writer.write(b"ping")
-    writer.write_eof()
-    assert await asyncio.wait_for(reader.read(), 5) == b"ping"
+        writer.write(b"ping")
+        writer.write_eof()
+        heard: bytes = await reader.read()
     writer.close()
     await writer.wait_closed()
+    return heard
+
+
+async def test_who_may_mount_does_so_and_cannot_take_away_what_we_have_mounted(box: Any) -> None:
+    text = (
+        "mount -t tmpfs none /tmp && touch /tmp/mine && echo mounted; cat /proc/timer_list | wc -c;"
+        " umount /proc/timer_list; mount -o remount,rw /sys; mount -t proc proc /tmp; umount /sys"
+    )
+    spec = mapped(box, text)
+    for kind in ("bounding", "effective", "permitted"):
+        spec["process"]["capabilities"][kind] += ["CAP_SYS_ADMIN"]
+    spec["linux"].pop("seccomp")  # the default one is for who has no such capability
+    _, output = await box.run("c", spec)
+    assert output.startswith("mounted\n0\n"), output
+    refused = ("can't unmount /proc/timer_list", "mount: permission denied", "can't unmount /sys: Invalid argument")
+    assert all(text in output for text in refused), output
 
 
 async def test_layers_as_an_index_over_a_tar_are_mapped_too(box: Any, tmp_path: Path) -> None:
@@ -261,7 +313,7 @@ def index(source: Path, target: Path) -> Lower:
     return Lower(kind="erofs", path=str(target / "index"), data=str(target / "tar"))
 
 
-async def test_the_engine_s_option_gives_a_sandbox_a_range_of_its_own(box: Any, tmp_path: Path) -> None:
+async def test_the_engine_s_spec_maps_what_is_given_of_the_host(box: Any, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("mine")
     container = Container(
         id="c",
@@ -270,9 +322,9 @@ async def test_the_engine_s_option_gives_a_sandbox_a_range_of_its_own(box: Any, 
             image="busybox",
             command=("sh", "-c", "cat /proc/self/uid_map; stat -c %u /data/f /etc/hosts; echo x >/data/g"),
             mounts=(Mount(kind="bind", source=str(tmp_path), target="/data"),),
-            security=Security(user_namespace=True),
         ),
         sandbox="0123456789ab",
+        first_id=BASE,
         image_id="",
         image_digest="",
         state=ContainerState.CREATED,
@@ -280,6 +332,7 @@ async def test_the_engine_s_option_gives_a_sandbox_a_range_of_its_own(box: Any, 
     )
     for name in FILES:
         (tmp_path / name).touch()
+        os.chown(tmp_path / name, BASE, BASE)  # as `nameservice.write` does
     facts = specs.Facts(
         identity=Identity(uid=0, gid=0, groups=(), home="/root"),
         image=ContainerDefaults(),
@@ -289,5 +342,5 @@ async def test_the_engine_s_option_gives_a_sandbox_a_range_of_its_own(box: Any, 
         volumes={},
     )
     code, output = await box.run("c", specs.build(container, facts))
-    assert (code, output.split()) == (0, ["0", str(ranges.first_id("0123456789ab")), "65536", "0", "0"])
+    assert (code, output.split()) == (0, ["0", str(BASE), "65536", "0", "0"])
     assert (tmp_path / "g").stat().st_uid == 0

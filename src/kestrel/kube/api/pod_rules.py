@@ -48,6 +48,7 @@ def pod_spec(found: Found, path: str, spec: JSONObject) -> None:
     _scalars(found, path, spec)
     checks.labels(found, f"{path}.nodeSelector", spec.get("nodeSelector"))
     _security(found, f"{path}.securityContext", spec)
+    _users(found, path, spec)
     for index, reference in enumerate(spec.get("imagePullSecrets") or ()):
         if not reference.get("name"):
             found.append(status.required(f"{path}.imagePullSecrets[{index}].name"))
@@ -124,6 +125,20 @@ def _security(found: Found, path: str, spec: JSONObject) -> None:
     if spec.get("shareProcessNamespace") and spec.get("hostPID"):
         sentence = "ShareProcessNamespace and HostPID cannot both be enabled"
         found.append(status.invalid(f"{path.rpartition('.')[0]}.shareProcessNamespace", True, sentence))
+
+
+def _users(found: Found, path: str, spec: JSONObject) -> None:
+    """A pod with users of its own has no namespace of the host's; only there /proc may be seen whole."""
+    own = spec.get("hostUsers") is False
+    for field in ("hostNetwork", "hostPID", "hostIPC"):
+        if own and spec.get(field):
+            found.append(status.forbidden_field(f"{path}.{field}", "when `hostUsers` is false"))
+    for kind in CONTAINER_LISTS:
+        for index, entry in enumerate(spec.get(kind) or ()):
+            seen = (entry.get("securityContext") or {}).get("procMount")
+            if seen == "Unmasked" and not own:
+                below = f"{path}.{kind}[{index}].securityContext.procMount"
+                found.append(status.invalid(below, seen, "`hostUsers` must be false to use `Unmasked`"))
 
 
 def tolerations(found: Found, path: str, entries: Iterable[JSONObject]) -> None:

@@ -13,7 +13,7 @@ from kestrel.kube.kubelet import pod as pods
 from kestrel.kube.kubelet.env import expand_all
 from kestrel.kube.kubelet.paths import Paths
 from kestrel.kube.kubelet.resources import cgroup_parent, container_resources
-from kestrel.kube.kubelet.security import security, sysctls
+from kestrel.kube.kubelet.security import security, sysctls, users
 from kestrel.network import PortMapping
 from kestrel.pods.model import ATTEMPT, POD_NAME, POD_NAMESPACE, POD_UID, SANDBOX_ATTEMPT, Attempt, ImageInfo
 
@@ -55,6 +55,7 @@ def sandbox_config(pod: JSONObject, attempt: int, settings: Settings) -> Sandbox
         name=f"k8s_POD_{pods.name(pod)}_{pods.namespace(pod)}_{pods.uid(pod)}_{attempt}",
         hostname=settings.node if pods.host_network(pod) else hostname(pod),
         network="host" if pods.host_network(pod) else "bridge",
+        users=users(pod),
         ports=() if pods.host_network(pod) else ports(pod),
         dns=dns(pod, settings),
         hosts=hosts(pod, settings),

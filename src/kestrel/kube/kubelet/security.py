@@ -55,6 +55,16 @@ def sysctls(pod: JSONObject) -> dict[str, str]:
     return result
 
 
+def users(pod: JSONObject) -> str:
+    """Return the engine's word for whose users the pod has.
+
+    `hostUsers` true and false are the API's own. Where upstream takes the host's users when a pod does not say, its
+    containers get users of their own here, but for those that ask for what only the host's users can have.
+    """
+    asked = pod["spec"].get("hostUsers")
+    return "auto" if asked is None else "host" if asked else "own"
+
+
 def fs_group(pod: JSONObject) -> int | None:
     """Return the group that owns the pod's volumes."""
     group = (pod["spec"].get("securityContext") or {}).get("fsGroup")

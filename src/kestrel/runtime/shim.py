@@ -82,7 +82,7 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def _settle_in(request: SandboxRequest, client: socket.socket) -> "dict[Ids, int]":
+def _settle_in(request: SandboxRequest, client: socket.socket) -> dict[Ids, int]:
     """Become a process of our own, then take the sandbox's namespaces; returns its user namespace, if it has one."""
     os.setsid()
     os.chdir("/")
@@ -147,7 +147,7 @@ class Shim:
     """The sandbox's containers and the clients that ask about them."""
 
     def __init__(
-        self, request: SandboxRequest, client: socket.socket, cache: str, oom_score: int, users: "dict[Ids, int]"
+        self, request: SandboxRequest, client: socket.socket, cache: str, oom_score: int, users: dict[Ids, int]
     ) -> None:
         self._request = request
         self._loop = loop.Loop()

@@ -169,6 +169,7 @@ def test_a_layer_has_the_images_owners_and_rights_whatever_users_its_step_had(pl
         script = "stat -c %u:%g:%a /d/root /d/alice /d/suid /d/big /made/here /by/run /tmp/who; cat /tmp/who"
         shown = platform("run", "--rm", *flags, "owned", "sh", "-c", script).out.split()
         assert shown == [
-            "0:0:644", "1000:10:644", "1000:0:4755", "65534:65534:644", "0:0:755", "0:0:755", "1000:1000:644", "1000",
+            "0:0:644", "1000:10:644", "1000:0:4755", "65534:65534:644", "0:0:755", "1000:1000:755",
+            "1000:1000:644", "1000",
         ]  # fmt: skip
     assert platform("run", "--rm", "owned", "cat", "/map").out.split() != HOSTS

@@ -1,6 +1,7 @@
 """Users of a container's own: on by default, off where the host's are asked for, and what becomes of files."""
 
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -173,3 +174,15 @@ def test_a_layer_has_the_images_owners_and_rights_whatever_users_its_step_had(pl
             "1000:1000:644", "1000",
         ]  # fmt: skip
     assert platform("run", "--rm", "owned", "cat", "/map").out.split() != HOSTS
+
+
+def test_what_is_committed_and_exported_has_the_containers_owners(platform: Instance, tmp_path: Path) -> None:
+    platform("run", "--name", "wrote", "box", "sh", "-c", "touch /r /a && chown alice:wheel /a && chmod 2755 /a")
+    platform("commit", "wrote", "kept")
+    for flags in ([], ["--userns", "host"]):
+        shown = platform("run", "--rm", *flags, "kept", "stat", "-c", "%u:%g:%a", "/r", "/a").out
+        assert shown.split() == ["0:0:644", "1000:10:2755"]
+    platform("export", "-o", str(tmp_path / "tar"), "wrote")
+    with tarfile.open(tmp_path / "tar") as tar:
+        owners = {name: (tar.getmember(name).uid, tar.getmember(name).gid) for name in ("r", "a")}
+    assert owners == {"r": (0, 0), "a": (1000, 10)}

@@ -16,6 +16,7 @@ from kestrel.archive.writer import Sink
 from kestrel.base.clock import rfc3339
 from kestrel.engine.model import Container
 from kestrel.engine.parts import Parts
+from kestrel.engine.ranges import users
 from kestrel.images import Image
 from kestrel.linux import mounts
 from kestrel.oci.config import ContainerDefaults, History
@@ -34,7 +35,7 @@ async def export(parts: Parts, wanted: str, sink: Sink) -> None:
 def _export(parts: Parts, container: Container, image: Image, sink: Sink) -> None:
     snapshots = parts.snapshots
     with tempfile.TemporaryFile(dir=parts.settings.root) as changes:
-        made = snapshots.commit(container.id, changes)
+        made = snapshots.commit(container.id, changes, users=users(container.first_id))
         known = snapshots.has_layer(made.diff_id)
         changes.seek(0)
         snapshots.add_layer(made.diff_id, changes)
@@ -59,7 +60,7 @@ async def commit(parts: Parts, wanted: str, names: Iterable[str], *, author: str
     config = msgspec.structs.replace(image.config, config=_defaults(container, image.config.config), created=moment)
 
     def write(sink: Sink) -> None:
-        parts.snapshots.commit(container.id, sink)
+        parts.snapshots.commit(container.id, sink, users=users(container.first_id))
 
     return await parts.images.add_layer(image, write, config, step, names=names)
 

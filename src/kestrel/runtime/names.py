@@ -1,16 +1,21 @@
 """The operations that set what a namespace knows about itself: its names, its kernel settings, its loopback device."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Mapping
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime.place import Operation, Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,13 @@ class Worker:
             if ran.code != 0:
                 error = run_failed(step, ran.code, lines.tail)
                 if on_failure is not None:
-                    failed = FailedRun(step=step.id, title=step.title, error=error, run=replace(run, users=ran.users), executor=self.executor)
+                    failed = FailedRun(
+                        step=step.id,
+                        title=step.title,
+                        error=error,
+                        run=replace(run, users=ran.users),
+                        executor=self.executor,
+                    )
                     await on_failure(failed)
                 raise error
         await asyncio.to_thread(leftovers.remove, rootfs, places, ran.users)

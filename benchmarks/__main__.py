@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import builds, containers, images, platform, pods, runtime
+from benchmarks import builds, containers, images, platform, pods, registry, runtime
 from benchmarks.bed import Bed, Names, remove, settings
 from benchmarks.measure import Row, busy, machine, table
 from kestrel.linux import cgroups
@@ -38,6 +38,9 @@ SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
     "stages": builds.stages,
     "pod": pods.running,
     "manifest": images.manifests,
+    "blobs": registry.blobs,
+    "tags": registry.tags,
+    "million": registry.million,
     "crowd": pods.crowd,
     "used": platform.used,
 }

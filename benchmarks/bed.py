@@ -20,7 +20,7 @@ from typing import Self
 from benchmarks import image
 from benchmarks.measure import command
 
-REGISTRY_PORT, KUBERNETES_PORT, PEER_REGISTRY_PORT = 25100, 26543, 25200
+REGISTRY_PORT, KUBERNETES_PORT, PEER_REGISTRY_PORT, ZOT_PORT = 25100, 26543, 25200, 25300
 PATIENCE = 30.0  # seconds a peer may take to start
 
 
@@ -123,6 +123,23 @@ class Bed:
             ["docker-registry", "serve", str(home / "config.yml")], home / "log", lambda: answers(PEER_REGISTRY_PORT)
         )
         return address
+
+    @cached_property
+    def zot(self) -> str:
+        """Address of a zot with an empty store; empty when its program is neither on the PATH nor $KESTREL_ZOT."""
+        program = shutil.which(os.environ.get("KESTREL_ZOT", "zot"))
+        if program is None:
+            return ""
+        home = self.place("zot")
+        document = {
+            "storage": {"rootDirectory": f"{home}/data"},
+            "http": {"address": "127.0.0.1", "port": str(ZOT_PORT)},
+            "log": {"level": "error"},
+        }
+        (home / "config.json").write_text(json.dumps(document))
+        argv = [program, "serve", str(home / "config.json")]
+        self.zot_process = self._daemon(argv, home / "log", lambda: answers(ZOT_PORT))
+        return f"127.0.0.1:{ZOT_PORT}"
 
     @cached_property
     def image(self) -> str:

@@ -5,6 +5,7 @@ import os
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import image
@@ -49,13 +50,14 @@ def manifests(bed: Bed) -> Iterator[Row]:
     peer = peer_image.partition("/")[0]
     pids = {"kestrel": daemon_pid(), "docker-registry": bed.registry_process.pid}
     urls = {"kestrel": f"http://{own}/v2/bench/manifests/1", "docker-registry": f"http://{peer}/v2/bench/manifests/1"}
+    if bed.zot:
+        command(["skopeo", "copy", "--quiet", "--src-tls-verify=false", "--dest-tls-verify=false",
+                 f"docker://{peer_image}", f"docker://{bed.zot}/bench:1"])  # fmt: skip
+        pids["zot"], urls["zot"] = bed.zot_process.pid, f"http://{bed.zot}/v2/bench/manifests/1"
     for pid in pids.values():
         _pin(pid, [0])
     try:
-        programs: dict[str, Callable[[], float]] = {
-            "kestrel": lambda: _rate(urls["kestrel"], bed),
-            "docker-registry": lambda: _rate(urls["docker-registry"], bed),
-        }
+        programs = {name: partial(_rate, url, bed) for name, url in urls.items()}
         yield rounds(Row("manifest GET by tag, on one core", 15_000, "/s"), programs, bed.count(5))
     finally:
         _pin(pids["kestrel"], sorted(os.sched_getaffinity(0)))

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCALES = {"ms": 1e3, "s": 1.0, "MB": 1e-6, "%": 1.0, "/s": 1.0}
+SCALES = {"ms": 1e3, "s": 1.0, "MB": 1e-6, "%": 1.0, "/s": 1.0, "MB/s": 1e-6}
 """From what is measured (seconds, bytes, per cent, a rate) to what is shown."""
 BEST_PEER = "at most the best peer"
+BEST_RATE = "at least the best peer"
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Row:
 
     @property
     def more_is_better(self) -> bool:
-        return self.unit == "/s"
+        return self.unit.endswith("/s")
 
     def add(self, program: str, value: float) -> None:
         self.times.setdefault(program, []).append(value)
@@ -58,7 +59,9 @@ class Row:
         own = self.median("kestrel")
         if isinstance(self.budget, str):
             peers = [self.median(name) for name in self.times if name != "kestrel"]
-            return own <= min(peers) if peers else None
+            if not peers:
+                return None
+            return own >= max(peers) if self.more_is_better else own <= min(peers)
         return own >= self.budget if self.more_is_better else own <= self.budget
 
 

@@ -238,7 +238,7 @@ class Store:
     def record_collected(self, blobs: "list[tuple[Blob, str]]") -> None:
         """Write down what a collection took and why; the oldest records go."""
         now = time.time()
-        with self._database.transaction() as connection:
+        with self._database.transaction(durable=False) as connection:  # a record that is lost is only missed
             connection.executemany(
                 "INSERT OR REPLACE INTO collected VALUES (?, ?, ?, ?)",
                 [(blob.digest, blob.size, reason, now) for blob, reason in blobs],

@@ -356,7 +356,7 @@ class SqliteMetadata:
         return [Digest(row["digest"]) for row in rows]
 
     def forget(self, digests: Sequence[Digest], before: float) -> None:  # noqa: D102
-        with self._database.transaction() as connection:
+        with self._database.transaction(durable=False) as connection:  # a row without bytes shows nothing
             for table in ("registry_blob", "registry_gone"):
                 connection.execute(
                     f"DELETE FROM {table} WHERE digest IN {_AMONG} AND moment <= ?", (json.dumps(digests), before)

@@ -38,6 +38,7 @@ _MIGRATIONS = {
             moment REAL NOT NULL
         ) WITHOUT ROWID
     """,
+    "content-2-collected-by-moment": "CREATE INDEX collected_moment ON collected (moment)",
 }
 _COLLECTED_KEPT = 10_000
 
@@ -244,8 +245,8 @@ class Store:
                 [(blob.digest, blob.size, reason, now) for blob, reason in blobs],
             )
             connection.execute(
-                "DELETE FROM collected WHERE digest IN"
-                " (SELECT digest FROM collected ORDER BY moment DESC LIMIT -1 OFFSET ?)",
+                "DELETE FROM collected WHERE moment <"
+                " (SELECT moment FROM collected ORDER BY moment DESC LIMIT 1 OFFSET ?)",
                 (_COLLECTED_KEPT,),
             )
 

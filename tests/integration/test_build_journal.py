@@ -24,7 +24,11 @@ async def world(tmp_path: Path) -> Any:
 async def test_every_line_is_in_the_log_of_a_build(world: World) -> None:
     result = await world.build("FROM busybox\nRUN seq 5000\n")
     lines = Path(result.log).read_text().splitlines()
-    assert lines[0] == "stage-0/1 > first build of this step"
+    assert lines[:3] == [
+        "build Dockerfile stage-0",
+        "stage-0/1 : RUN seq 5000",
+        "stage-0/1 > first build of this step",
+    ]
     assert [line for line in lines if " | " in line] == [f"stage-0/1 | {number}" for number in range(1, 5001)]
 
 

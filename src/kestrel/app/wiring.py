@@ -16,6 +16,7 @@ from kestrel.app.registry import LIMITS, listener
 from kestrel.app.settings import Settings
 from kestrel.app.usage import measure
 from kestrel.base.errors import KestrelError
+from kestrel.build.collect import Policy
 from kestrel.control import Services, application
 from kestrel.engine import ContainerState
 from kestrel.engine.shims import Zygote
@@ -24,8 +25,6 @@ from kestrel.http.tls import Authority
 from kestrel.linux import cgroups
 
 log = logging.getLogger("kestrel")
-CACHE_SECONDS = 7 * 86400
-"""How long ago a build step was last of use when `kestrel prune` without `--all` lets go of it."""
 
 
 class Platform:
@@ -111,12 +110,12 @@ class Platform:
             if container.state is ContainerState.EXITED and container.config.sandbox is None:
                 await self._node.engine.remove(container.id)
                 removed.append(f"container {container.config.name}")
-        steps = self._node.builder.prune(unused_for=0 if everything else CACHE_SECONDS)
-        removed += [f"{steps} cached build steps"] if steps else []
         pruned = await self._node.images.prune(everything=everything)
+        cache = await self._node.builder.collect(Policy(everything=everything))
+        removed += [f"{each.held.kind} {each.held.name}" for each in cache.removed]
         removed += [f"image {digest}" for digest in pruned.images]
         removed += [f"volume {volume.name}" for volume in self._node.volumes.prune()] if everything else []
-        return {"removed": removed, "bytes": pruned.freed}
+        return {"removed": removed, "bytes": pruned.freed + cache.freed}
 
     async def down(self, *, everything: bool) -> None:
         """Ask the daemon to stop once this is answered."""

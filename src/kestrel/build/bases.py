@@ -9,6 +9,7 @@ from kestrel.base.errors import KestrelError, NotFound
 from kestrel.build.events import Emit, Pulling, Resolved
 from kestrel.build.graph import BaseImage
 from kestrel.images import Image, Progress
+from kestrel.oci.digest import Digest
 
 
 class Images(Protocol):
@@ -28,6 +29,14 @@ class Images(Protocol):
 
     async def import_image(self, manifest: bytes, config: bytes, *, names: tuple[str, ...]) -> Image:
         """Take in an image whose blobs are in the content store."""
+        ...
+
+    async def list(self) -> "Sequence[Image]":
+        """Return every image on this host."""
+        ...
+
+    async def release(self, blobs: "Sequence[Digest]", layers: "Sequence[Digest]") -> int:
+        """Remove those of them that nobody needs any more; return the bytes that this freed."""
         ...
 
     async def save(self, names: Sequence[str], sink: Sink) -> None:

@@ -191,6 +191,30 @@ class Cache:
         """Return the digests of the blobs that records name."""
         return [row["blob"] for row in self._database.query("SELECT blob FROM build_step WHERE blob != ''")]
 
+    def held(self) -> list[tuple[str, str, Layer, int, str]]:
+        """Return key, title, layer, when it was used last, and where it stood last, of every record."""
+        rows = self._database.query(
+            "SELECT s.*, p.project, p.stage, p.position FROM build_step s LEFT JOIN build_slot p ON p.key = s.key"
+            " GROUP BY s.key"
+        )
+        return [
+            (
+                row["key"],
+                row["title"],
+                Layer(diff_id=row["diff_id"], blob=row["blob"], media_type=row["media_type"], size=row["size"]),
+                row["used"],
+                f"{row['stage']} {row['position']} of {row['project']}" if row["project"] else "",
+            )
+            for row in rows
+        ]
+
+    def drop(self, keys: Iterable[str], *, unused_since: float) -> None:
+        """Drop records, and what is only known for explanations and was not written since a moment."""
+        with self._database.transaction() as connection:
+            connection.executemany("DELETE FROM build_step WHERE key = ?", [(key,) for key in keys])
+            for table in ("build_files", "build_selection"):
+                connection.execute(f"DELETE FROM {table} WHERE used <= ?", (int(unused_since),))
+
     def prune(self, *, unused_for: float = 0.0) -> list[Layer]:
         """Drop the records not used for so many seconds; returns their layers, which may be garbage now."""
         limit = int(time.time() - unused_for)

@@ -19,6 +19,7 @@ from pathlib import Path
 from kestrel.base.errors import NotFound, nearest
 from kestrel.base.files import private_directory
 from kestrel.build.agents import Agent
+from kestrel.build.collect import MOUNT, Held, directories, remember, remove
 from kestrel.build.copy import Writer
 from kestrel.build.executor import RunMount
 from kestrel.build.gather import Gathering
@@ -52,6 +53,18 @@ class Mounts:
         """Remove what a killed build left; only to be called when none runs."""
         for item in self._scratch.iterdir():
             shutil.rmtree(item, ignore_errors=True)
+
+    def held(self) -> list[Held]:
+        """Return the caches, for a collection."""
+        return list(directories(self._caches, MOUNT, frozenset(self._busy)))
+
+    def drop(self, path: Path) -> None:
+        """Remove a cache unless a command uses it; called from the event loop, as what uses them is."""
+        if path not in self._busy and path.exists():
+            doomed = self._scratch / f"old-{path.name}-{os.urandom(4).hex()}"
+            path.rename(doomed)
+            remove(path)
+            shutil.rmtree(doomed, ignore_errors=True)
 
     @asynccontextmanager
     async def prepared(
@@ -130,6 +143,7 @@ class Mounts:
                 await asyncio.to_thread(shutil.rmtree, doomed, True)
         taken.append(path)
         self._busy.add(path)
+        remember(path, mount.id)
         if not path.exists():
             await self._begin(path, seed, mount, epoch)
             os.chown(path, mount.uid or 0, mount.gid or 0)

@@ -19,6 +19,18 @@ from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
 from kestrel.build.check import VIOLATION, Checked, examine, image_names
+from kestrel.build.collect import (
+    DOWNLOAD,
+    MOUNT,
+    REPOSITORY,
+    STEP,
+    Collection,
+    Held,
+    Policy,
+    directories,
+    judge,
+    remove,
+)
 from kestrel.build.contents import Contents, look_into
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
@@ -28,7 +40,7 @@ from kestrel.build.failed import OnFailure
 from kestrel.build.flights import Flights
 from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
-from kestrel.build.journal import Journal
+from kestrel.build.journal import Journal, Logged
 from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, leaked, needles, search
 from kestrel.build.lower_from import Outline, outline, with_triggers
@@ -47,6 +59,7 @@ from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.instructions import Instruction
 from kestrel.dockerfile.lint import Base
 from kestrel.dockerfile.lint_catalogue import UNDEFINED_VAR
+from kestrel.images import Image
 from kestrel.oci.config import ImageConfig
 from kestrel.oci.digest import Digest
 from kestrel.oci.platform import Platform
@@ -99,6 +112,8 @@ class Builder:
         self._images = images
         self._content = content
         self.cache = Cache(database)
+        self._root = root
+        self._solvers: set[Solver] = set()
         self._journal = Journal(root / "logs")
         layers = Layers(snapshots, content)
         layers.discard_strays()
@@ -150,8 +165,12 @@ class Builder:
                 ssh=request.ssh,
                 on_failure=on_failure,
             )
-            await solver.solve()
-            return await self._export(request, plan, solver, progress, began)
+            self._solvers.add(solver)
+            try:
+                await solver.solve()
+                return await self._export(request, plan, solver, progress, began)
+            finally:
+                self._solvers.discard(solver)
 
     def roots(self) -> list[Digest]:
         """Return the blobs that reusable steps left, for a collection to keep."""
@@ -161,9 +180,61 @@ class Builder:
         """Return the layers (by diff_id) that reusable steps left."""
         return [Digest(diff_id) for diff_id in self.cache.layers()]
 
+    async def collect(self, policy: Policy, *, dry_run: bool = False) -> Collection:
+        """Let go of what the policy does not keep; with `dry_run` only say so. Says of each thing why."""
+        layers = {layer: _called(image) for image in await self._images.list() for layer in image.layers}
+        held = await asyncio.to_thread(self._held, layers)
+        judged = judge(held, policy, time.time())
+        doomed = [each.held for each in judged if each.removed]
+        if dry_run:
+            return Collection(judged=judged, freed=sum(each.cost for each in judged if each.removed))
+        steps = [each for each in doomed if each.kind == STEP]
+        since = time.time() - (0 if policy.everything else policy.unused_for)
+        await asyncio.to_thread(self.cache.drop, [each.key for each in steps], unused_since=since)
+        blobs = [Digest(each.blob) for each in steps if each.blob]
+        freed = await self._images.release(blobs, [Digest(each.layer) for each in steps if each.layer])
+        for each in doomed:
+            if each.kind == MOUNT:
+                await asyncio.to_thread(self._tools.worker.mounts.drop, Path(each.key))
+            elif each.kind != STEP:
+                await asyncio.to_thread(remove, Path(each.key))
+        freed += sum(each.size for each in doomed if each.kind != STEP)
+        return Collection(judged=judged, freed=freed)
+
+    def _held(self, layers: Mapping[Digest, str]) -> list[Held]:
+        running = {result.key for solver in self._solvers for result in solver.results.values()}
+        busy = bool(self._solvers)
+        held = [
+            Held(
+                kind=STEP,
+                name=title,
+                size=layer.size,
+                used=used,
+                key=key,
+                where=where,
+                image=layers.get(Digest(layer.diff_id), "") if layer.diff_id else "",
+                layer=layer.diff_id,
+                blob=layer.blob,
+                in_use=key in running,
+            )
+            for key, title, layer, used, where in self.cache.held()
+        ]
+        held += self._tools.worker.mounts.held()
+        for name, kind in (("downloads", DOWNLOAD), ("repositories", REPOSITORY)):
+            held += [replace(each, in_use=busy) for each in directories(self._root / name, kind)]
+        return held
+
     def prune(self, *, unused_for: float = 0.0) -> int:
         """Forget steps that no build used for so many seconds, and return how many; their layers are garbage then."""
         return len(self.cache.prune(unused_for=unused_for))
+
+    def logs(self) -> tuple[Logged, ...]:
+        """Return the complete logs of the last builds, the newest first."""
+        return self._journal.logs()
+
+    def log(self, name: str) -> Logged:
+        """Return one log. Raises NotFound."""
+        return self._journal.find(name)
 
     async def plan(self, request: BuildRequest) -> Plan:
         """Return the plan of a request without running anything (base images are looked up, and pulled if absent)."""
@@ -285,6 +356,10 @@ class Builder:
             elif output.type in ("tar", "local"):
                 view = self._tools.layers.view(assembled.layers) if assembled.layers else None
                 await asyncio.to_thread(write_files, view, output, plan.target.epoch * 1_000_000_000)
+
+
+def _called(image: Image) -> str:
+    return str(image.names[0]) if image.names else image.id.short
 
 
 def _planned(plan: Plan, read: Read, request: BuildRequest) -> Planned:

@@ -80,7 +80,7 @@ class Tools:
     flights: "Flights[Layer, Event]"
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Solver:
     """One build's run of its plan. `open_context` gives a fresh tree of a context by name (empty: the main one).
 

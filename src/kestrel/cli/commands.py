@@ -105,6 +105,14 @@ COMMANDS = (
         Option("--outline", "print what arguments and secrets a build takes"),
         Option("--targets", "print the stages that can be built"),
         Option("-q --quiet", "print the image's identity only"), JSON)),
+    Command("builder", "let go of what the builder keeps, and say of each thing why (prune); show the logs of builds "
+            "(logs)", "builder:builder", group=IMAGES, words="prune|logs [BUILD]", options=(
+                Option("--dry-run", "with prune: remove nothing"),
+                Option("--unused-for", "with prune: keep what was used within that time (168h)", kind="value",
+                       metavar="DURATION"),
+                Option("--keep", "with prune: keep no more than that, the last used first", kind="value",
+                       metavar="SIZE"),
+                Option("-a --all", "with prune: keep nothing"), JSON)),
     Command("images", "list images", "images:images", group=IMAGES, words="[NAME]", options=(QUIET, JSON)),
     Command("image", "make a base image out of Debian packages (bootstrap), say what an image's layers hold (layers) "
             "which keys were left in it (scan) or what sets two apart (diff)", "images:image", group=IMAGES,

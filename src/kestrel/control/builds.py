@@ -8,14 +8,17 @@ from typing import Any
 import msgspec
 
 from kestrel.base.errors import InvalidArgument, KestrelError
+from kestrel.base.units import parse_size
 from kestrel.build import BuildRequest as Build
 from kestrel.build import FailedRun
+from kestrel.build.collect import WEEK, Policy
 from kestrel.build.events import Entered
 from kestrel.build.outputs import parse_output
 from kestrel.control.images import Relay, relayed
-from kestrel.control.requests import BuildRequest, CheckRequest, ImageRequest
+from kestrel.control.requests import BuilderPruneRequest, BuildRequest, CheckRequest, ImageRequest, Request
 from kestrel.control.services import Emit, Services, Verbs
 from kestrel.control.streams import Detached, Frames
+from kestrel.dockerfile.decode import parse_duration
 
 
 async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
@@ -149,6 +152,43 @@ async def contents(services: Services, request: ImageRequest, _emit: Emit) -> An
     }
 
 
+async def prune(services: Services, request: BuilderPruneRequest, _emit: Emit) -> Any:
+    """Let go of what the builder keeps, saying of each thing why it goes or stays."""
+    unused_for = parse_duration(request.unused_for) if request.unused_for else WEEK
+    if unused_for is None:
+        raise InvalidArgument(f"invalid duration {request.unused_for!r}", hint="write such as 72h or 30m")
+    ceiling = parse_size(request.keep) if request.keep else None
+    policy = Policy(unused_for=unused_for, ceiling=ceiling, everything=request.all)
+    done = await services.builder.collect(policy, dry_run=request.dry_run)
+    return {
+        "freed": done.freed,
+        "judged": [
+            {
+                "kind": each.held.kind,
+                "name": each.held.name,
+                "size": each.held.size,
+                "cost": each.cost,
+                "used": each.held.used,
+                "where": each.held.where,
+                "removed": each.removed,
+                "reason": each.reason,
+            }
+            for each in done.judged
+        ],
+    }
+
+
+async def logs(services: Services, _request: Request, _emit: Emit) -> Any:
+    """List the logs of builds."""
+    found = await asyncio.to_thread(services.builder.logs)
+    return [{"name": log.name, "path": str(log.path), "size": log.size, "how": log.how} for log in found]
+
+
+async def log(services: Services, request: ImageRequest, _emit: Emit) -> Any:
+    """Say where one log is."""
+    return {"path": str((await asyncio.to_thread(services.builder.log, request.name)).path)}
+
+
 def _request(request: BuildRequest) -> Build:
     return Build(
         context=Path(request.context),
@@ -199,6 +239,9 @@ def _context(text: str) -> tuple[str, Path]:
 VERBS: Verbs = {
     "build": (BuildRequest, build),
     "build-check": (CheckRequest, check),
+    "builder-prune": (BuilderPruneRequest, prune),
+    "builder-logs": (Request, logs),
+    "builder-log": (ImageRequest, log),
     "contents": (ImageRequest, contents),
 }
 STREAMS = {"build": (BuildRequest, build_and_enter)}

@@ -197,6 +197,15 @@ class CheckRequest(BuildRequest, frozen=True):
     ask: str = "check"
 
 
+class BuilderPruneRequest(Request, frozen=True):
+    """`kestrel builder prune`; `unused_for` in seconds or a duration such as `72h`, `keep` a size."""
+
+    unused_for: str = ""
+    keep: str = ""
+    all: bool = False
+    dry_run: bool = False
+
+
 class PruneRequest(Request, frozen=True):
     """`kestrel prune`."""
 

@@ -377,6 +377,20 @@ class ImageService:
         ]
         return await asyncio.to_thread(self._prune, doomed, grace)
 
+    async def release(self, blobs: "Sequence[Digest]", layers: "Sequence[Digest]") -> int:
+        """Remove those of some blobs and layers that nobody needs any more; returns the bytes that this freed."""
+        _, _, freed = await asyncio.to_thread(
+            pruning.collect,
+            self._images,
+            self._content,
+            self._snapshots,
+            roots=self._roots,
+            layer_roots=self._layer_roots,
+            blobs=blobs,
+            layers=layers,
+        )
+        return freed
+
     # -- accounting
 
     async def usage(self) -> StoreUsage:

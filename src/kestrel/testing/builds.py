@@ -186,7 +186,15 @@ class World:
         self.content = Store(root / "content", self.database)
         self.snapshots = snapshotter(root / "snapshots", self.database)
         offline: Any = NoRegistry()
-        self.images = ImageService(self.content, self.snapshots, self.database, offline, offline)
+        self.images = ImageService(
+            self.content,
+            self.snapshots,
+            self.database,
+            offline,
+            offline,
+            roots={"build cache": lambda: self.builder.roots()},  # noqa: PLW0108 - the builder comes later
+            layer_roots={"build cache": lambda: self.builder.layer_roots()},  # noqa: PLW0108
+        )
         self.executor = Executor(root / "run")
         self.builder = self.make_builder()
         self.events: list[Event] = []

@@ -6,7 +6,6 @@ transaction after the bytes are safe, so a crash leaves the image as it was befo
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from kestrel.archive.entries import Source
 from kestrel.archive.writer import Sink
 from kestrel.base.db import Database
-from kestrel.base.errors import Conflict, InvalidArgument, NotFound, nearest
+from kestrel.base.errors import Conflict, InvalidArgument
 from kestrel.content import Root, Store
 from kestrel.images import commit as committing
 from kestrel.images import prune as pruning
@@ -23,12 +22,12 @@ from kestrel.images import push as pushing
 from kestrel.images import transfer
 from kestrel.images.copy import Copier
 from kestrel.images.difference import Difference, compare
+from kestrel.images.find import find, normal
 from kestrel.images.flights import Flights
 from kestrel.images.model import (
     Image,
     ImageFetcher,
     ImagePusher,
-    ImageUsage,
     InUse,
     Progress,
     Pruned,
@@ -44,6 +43,7 @@ from kestrel.images.packed import Packed
 from kestrel.images.pull import Fetched, Puller, check
 from kestrel.images.store import Images, Row
 from kestrel.images.unpack import ensure_unpacked
+from kestrel.images.usage import usage
 from kestrel.oci import media_types
 from kestrel.oci.config import History, ImageConfig
 from kestrel.oci.descriptor import Descriptor
@@ -53,7 +53,6 @@ from kestrel.oci.platform import Platform
 from kestrel.oci.reference import Reference
 from kestrel.snapshots import Snapshotter
 
-_DIGITS = re.compile(r"[0-9a-f]{2,64}")
 _Images = list[Image]  # inside the class, `list` is its method
 _Digests = list[Digest]
 _GRACE = 600.0
@@ -109,9 +108,7 @@ class ImageService:
 
     async def resolve(self, name: str) -> Image:
         """Return the image of that name, id, digest, or beginning of an id. Raises NotFound, InvalidArgument."""
-        row = self._find(name)
-        if row is None:
-            raise self._unknown(name)
+        row = find(self._images, name)
         return await self._image(row)
 
     async def list(self) -> "_Images":
@@ -306,7 +303,7 @@ class ImageService:
         for name in names:
             image = await self.resolve(name)
             told = images[image.digest].names if image.digest in images else ()
-            mine = [each for each in image.names if _normal(each) == _normal(name)]
+            mine = [each for each in image.names if normal(each) == normal(name)]
             images[image.digest] = replace(image, names=tuple(dict.fromkeys((*told, *mine))))
         with self._content.lease() as lease:
             lease.protect(self._images.blobs())
@@ -330,9 +327,7 @@ class ImageService:
         ref = Reference.parse(target) if isinstance(target, str) else target
         if ref.digest:
             raise InvalidArgument(f"{ref.familiar()!r} cannot be given: a name with a digest is computed, not chosen")
-        row = self._find(source)
-        if row is None:
-            raise self._unknown(source)
+        row = find(self._images, source)
         await asyncio.to_thread(self._images.point, ref, row.digest)
         return await self._image(row)
 
@@ -342,11 +337,9 @@ class ImageService:
         Conflict while a container uses it (with `force` it only loses its names) or, by id, while it has several
         names and `force` is not given. What other images share stays.
         """
-        row = self._find(name)
-        if row is None:
-            raise self._unknown(name)
+        row = find(self._images, name)
         names = self._images.names(row.digest)
-        mine = [each for each in names if str(each) == _normal(name)]
+        mine = [each for each in names if str(each) == normal(name)]
         if mine and len(names) > 1:
             await asyncio.to_thread(self._images.forget, mine[0])
             return Removed((mine[0].familiar(),), ())
@@ -395,7 +388,7 @@ class ImageService:
 
     async def usage(self) -> StoreUsage:
         """Say what takes how much room, each layer and blob counted once; looks at the disk, so it takes a moment."""
-        return await asyncio.to_thread(self._usage)
+        return await asyncio.to_thread(usage, self._images, self._content, self._snapshots)
 
     def roots(self) -> "_Digests":
         """Return every blob that images need, for a collection."""
@@ -406,32 +399,6 @@ class ImageService:
         return self._images.layers()
 
     # -- inside
-
-    def _find(self, name: str) -> "Row | None":
-        if name.startswith(("sha256:", "sha512:")):
-            return self._images.digested(Digest.parse(name)) if len(name) > 70 else self._prefixed(name[7:])
-        if not _DIGITS.fullmatch(name) or len(name) < 64:
-            row = self._images.named(Reference.parse(name))
-            if row is not None:
-                return row
-        return self._prefixed(name)
-
-    def _prefixed(self, digits: str) -> "Row | None":
-        if not _DIGITS.fullmatch(digits):
-            return None
-        rows = self._images.prefixed(digits)
-        if len({row.id for row in rows}) > 1:
-            raise InvalidArgument(f"{digits!r} matches {len({row.id for row in rows})} images", hint="give more digits")
-        return rows[0] if rows else None
-
-    def _unknown(self, name: str) -> NotFound:
-        known = [each.familiar() for each in self._images.every_name()]
-        near = nearest(name, known) or nearest(f"{name}:latest", known)
-        if near:
-            return NotFound(f"no such image: {name}", hint=f"did you mean {near}?", image=name)
-        if name.startswith("sha256:") or _DIGITS.fullmatch(name):
-            return NotFound(f"no such image: {name}", hint="`kestrel images` lists those on this host", image=name)
-        return NotFound(f"no such image: {name}", hint=f"fetch it with `kestrel pull {name}`", image=name)
 
     async def _image(self, row: Row) -> Image:
         cached = self._decoded.get(row.digest)
@@ -499,29 +466,3 @@ class ImageService:
         theirs = self._delete(rows)
         rest = self._delete([], blobs=False, grace=grace)
         return Pruned(theirs.images, theirs.layers + rest.layers, theirs.blobs + rest.blobs, theirs.freed + rest.freed)
-
-    def _usage(self) -> StoreUsage:
-        rooms = {diff_id: self._snapshots.layer_usage(diff_id) for diff_id in self._snapshots.layers()}
-        layers = {diff_id: room.size for diff_id, room in rooms.items()}
-        shared = self._images.shared_layers()
-        images = []
-        for row in self._images.all():
-            mine = self._images.layers(row.digest)
-            images.append(
-                ImageUsage(
-                    id=row.id,
-                    names=tuple(each.familiar() for each in self._images.names(row.digest)),
-                    size=sum(layers.get(each, 0) for each in mine),
-                    unique=sum(layers.get(each, 0) for each in mine if each not in shared),
-                )
-            )
-        blobs = sum(1 for _ in self._content.walk())
-        own = sum(room.size - room.shared for room in rooms.values())  # the rest is counted among the blobs
-        return StoreUsage(tuple(images), own, len(layers), self._content.usage(), blobs)
-
-
-def _normal(name: str) -> str:
-    try:
-        return str(Reference.parse(name))
-    except InvalidArgument:
-        return ""

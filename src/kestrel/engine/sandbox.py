@@ -155,7 +155,7 @@ async def tear_down(parts: Parts, sandbox: Sandbox) -> None:
     """Remove processes, cgroup, network and run-time files of a sandbox, in whatever state they are."""
     shim = parts.shims.pop(sandbox.id, None)
     if shim is not None:
-        await shim.close()
+        shim.end()
     await asyncio.to_thread(_clear_away, parts, sandbox)
     if sandbox.config.network == "bridge":
         await parts.network.disconnect(sandbox.id)

@@ -162,6 +162,7 @@ class Shim:
         self.directory = directory
         self.pid = 0
         self.netns = -1
+        self._pidfd = -1
         self._socket = sock
         self._decoder = channel.Decoder()
         self._next = 1
@@ -185,6 +186,8 @@ class Shim:
         future = shim._expect(0)
         try:
             shim._hello(*await future)
+            # Until it has heard this, a shim ends when we go: nobody else knows of it.
+            await _send(sock, channel.encode({"id": 0, "do": "keep"}))
         except BaseException:
             shim._close()
             raise
@@ -228,7 +231,7 @@ class Shim:
 
     def _hello(self, answer: Mapping[str, Any], descriptors: list[int]) -> None:
         self.pid = answer["pid"]
-        self.netns = descriptors[0]
+        self.netns, self._pidfd = descriptors
 
     # --- containers ---
 
@@ -445,9 +448,21 @@ class Shim:
         except Unavailable:
             return []
         finally:
-            self._close()
+            self.end()
         problems: list[str] = answer["problems"]
         return problems
+
+    def end(self) -> None:
+        """Close the connection, and let nothing of the shim and its containers go on.
+
+        A connection can be lost while the shim lives; then nobody else would end it.
+        """
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self._close()
 
     async def close(self) -> None:
         """Close the connection; the shim and its containers go on."""
@@ -457,9 +472,9 @@ class Shim:
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
-        if self.netns >= 0:
-            os.close(self.netns)
-            self.netns = -1
+        for fd in {self.netns, self._pidfd} - {-1}:
+            os.close(fd)
+        self.netns = self._pidfd = -1
         self._decoder.close()
         self._lost()
 

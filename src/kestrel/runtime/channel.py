@@ -121,11 +121,14 @@ class Channel:
         return self._ready.pop(0)
 
     def offer(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send a message to a peer that may be gone; reading then tells."""
+        """Send a message to a peer that may be gone; reading then tells, both of us."""
         try:
             self.send(message, descriptors)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
+        except OSError:
+            try:
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it was gone
 
     def close(self) -> None:
         """Close the socket and whatever arrived without a message."""

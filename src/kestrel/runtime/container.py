@@ -330,19 +330,27 @@ class Container:
 
     def _bury(self, code: int, due: float) -> None:
         """Wait until nothing of the container lives, then tell."""
-        if self.group is not None and not self.group.kill():
+        if not self._empty():
             if time.monotonic() < due:
                 self._around.events.after(POLL, lambda: self._bury(code, due))
                 return
-            note(f"{self.id}: processes do not die: {self.group.pids()}")
+            note(f"{self.id}: processes do not die")
         self._count_kills()  # the kernel's notice may come later than the end (cgroup_file_notify delays it)
-        oom = self.group is not None and self.group.oom_kills() > 0
+        oom = self._oom_seen > 0
         if self._pending is not None or self.status == state.CREATING:
             self._stillborn(code, oom=oom)
             return
         self._end(code, oom=oom)
         assert self.exit is not None
         self._around.exited(self.exit)
+
+    def _empty(self) -> bool:
+        """Kill what is left in the group; say whether there was nothing. A group that cannot be read is tried again."""
+        try:
+            return self.group is None or self.group.kill()
+        except OSError as error:
+            note(f"{self.id}: its group cannot be emptied: {error}")
+            return False
 
     def _end(self, code: int, *, oom: bool) -> None:
         if self._streams is not None:
@@ -409,7 +417,11 @@ class Container:
 
     def _count_kills(self) -> None:
         """Tell if the kernel has killed for memory since the last look."""
-        kills = self.group.oom_kills() if self.group is not None else 0
+        try:
+            kills = self.group.oom_kills() if self.group is not None else 0
+        except OSError as error:
+            note(f"{self.id}: kills for memory cannot be counted: {error}")
+            return
         if kills > self._oom_seen:
             self._oom_seen = kills
             self._around.out_of_memory(OutOfMemory(container_id=self.id, time=time.time()))

@@ -27,6 +27,7 @@ from kestrel.base.errors import (
 )
 from kestrel.base.values import asdict
 from kestrel.linux import abi, cgroups, syscalls
+from kestrel.linux.mounts import opened
 from kestrel.runtime import channel, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener
 from kestrel.runtime.container import Container, Surroundings
@@ -158,6 +159,7 @@ class Shim:
         self._unclaimed: dict[int, int] = {}  # pid -> wait status, while some exec's pid is not known yet
         self._clients: list[Connection] = []
         self._user_namespaces = users
+        self._kept = False
         self._loop.watch_children(self._reaped)
         self._pause = _hold_pid_namespace() if request.share_pid else -1
         self._listener = Listener(self._loop, request.directory, SOCKET, self._accepted)
@@ -175,6 +177,7 @@ class Shim:
         )
         self._operations: dict[str, Callable[[Connection, Any, dict[str, Any]], None]] = {
             "hello": self._hello,
+            "keep": self._keep,
             "create": self._create,
             "start": self._start,
             "kill": self._kill,
@@ -210,8 +213,16 @@ class Shim:
     # --- clients ---
 
     def _accepted(self, client: socket.socket) -> None:
-        connection = Connection(self._loop, client, self._asked, lambda: self._clients.remove(connection))
+        connection = Connection(self._loop, client, self._asked, lambda: self._left(connection))
         self._clients.append(connection)
+
+    def _left(self, client: Connection) -> None:
+        """Go on without a client, unless it was the one who asked for this shim and has not said that it knows us."""
+        self._clients.remove(client)
+        if not self._kept and not self._clients:
+            self._clean_up()
+            self._listener.close()
+            self._loop.stop()
 
     def _asked(self, client: Connection, message: channel.Message, descriptors: list[int]) -> None:
         for fd in descriptors:
@@ -241,9 +252,15 @@ class Shim:
     # --- requests ---
 
     def _hello(self, client: Connection, identifier: object, _given: dict[str, Any]) -> None:
-        """Answer with who we are, and hand out the network namespace."""
-        with open("/proc/self/ns/net", "rb", buffering=0) as namespace:
-            client.answer(identifier, {"pid": os.getpid(), "id": self._request.id}, [namespace.fileno()])
+        """Answer with who we are, and hand out the network namespace and a hold on this process."""
+        pid = os.getpid()
+        with open("/proc/self/ns/net", "rb", buffering=0) as namespace, opened(os.pidfd_open(pid)) as process:
+            client.answer(identifier, {"pid": pid, "id": self._request.id}, [namespace.fileno(), process])
+
+    def _keep(self, client: Connection, identifier: object, _given: dict[str, Any]) -> None:
+        """Whoever asked for this shim knows it now, and may find it again by its path."""
+        self._kept = True
+        client.answer(identifier)
 
     def _create(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
         given.pop("do")
@@ -462,18 +479,23 @@ def _hierarchy() -> cgroups.Hierarchy | None:
 
 
 def _hold_pid_namespace() -> int:
-    """Start the process that is PID 1 of the sandbox's shared PID namespace; return the namespace's descriptor."""
+    """Start the process that is PID 1 of the sandbox's shared PID namespace; return the namespace's descriptor.
+
+    It reads from a pipe that only the shim can write to, and ends when that does. A signal at its parent's death would
+    not do: it is not sent if the parent is gone before it was asked for.
+    """
+    reader, _writer = os.pipe2(os.O_CLOEXEC)
     pid, pidfd = syscalls.clone3(abi.CLONE_NEWPID)
     if pid == 0:
         try:
-            syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
             syscalls.set_process_name("kestrel-pause")
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what it inherits
+            os.dup2(reader, 0)
             syscalls.close_range(3)
-            while True:
-                signal.pause()
+            os.read(0, 1)
         finally:
             os._exit(1)
     os.close(pidfd)
+    os.close(reader)
     return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

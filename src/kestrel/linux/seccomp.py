@@ -31,6 +31,7 @@ _ACTIONS = {
     "SCMP_ACT_KILL_PROCESS": 0x80000000,
     "SCMP_ACT_TRAP": 0x00030000,
     "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
     "SCMP_ACT_TRACE": 0x7FF00000,
     "SCMP_ACT_LOG": 0x7FFC0000,
     "SCMP_ACT_ALLOW": 0x7FFF0000,
@@ -124,6 +125,8 @@ def compile_profile(profile: Mapping[str, Any]) -> bytes:
     """Return the BPF program of a profile. Unknown system calls are left out: this machine does not have them."""
     library = _library()
     default = _action(profile.get("defaultAction", ""), profile.get("defaultErrnoRet"))
+    if default == _ACTIONS["SCMP_ACT_NOTIFY"]:
+        raise ValueError("SCMP_ACT_NOTIFY cannot be used as default action")
     context = library.seccomp_init(default)
     if not context:
         raise ValueError(f"defaultAction {profile.get('defaultAction')!r} is not one libseccomp knows")
@@ -214,6 +217,8 @@ def _add_rule(library: Any, context: int, rule: Mapping[str, Any], default: int)
     if action == default:
         return  # libseccomp refuses a rule that says what is so anyway
     names = rule.get("names") or ()
+    if action == _ACTIONS["SCMP_ACT_NOTIFY"] and "write" in names:
+        raise ValueError("SCMP_ACT_NOTIFY cannot be used for the write syscall")  # it tells where to listen
     comparisons = [_comparison(entry) for entry in rule.get("args") or ()]
     # Several conditions on one argument are alternatives to libseccomp's callers, but it wants a rule for each.
     indexes = [entry.arg for entry in comparisons]

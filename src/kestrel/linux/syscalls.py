@@ -73,6 +73,7 @@ _execveat = _numbered(_int, _str, _ptr, _ptr, _int)
 _clone3 = _numbered(_ptr, _size, library=_held)
 _sched_setattr = _numbered(_int, _ptr, _uint)
 _set_mempolicy = _numbered(_int, _str, _ulong)
+_pidfd_getfd = _numbered(_int, _int, _uint)
 _ioprio_set = _numbered(_int, _int, _int)
 _personality = _function("personality", _ulong)
 
@@ -303,12 +304,25 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         raise failure("capset")
 
 
-def seccomp_filter(program: bytes, flags: int = 0) -> None:
-    """Install a compiled seccomp filter on this thread (`man 2 seccomp`, SECCOMP_SET_MODE_FILTER)."""
+def seccomp_filter(program: bytes, flags: int = 0) -> int:
+    """Install a compiled seccomp filter on this thread (`man 2 seccomp`, SECCOMP_SET_MODE_FILTER).
+
+    Returns the listener's descriptor with SECCOMP_FILTER_FLAG_NEW_LISTENER, otherwise 0.
+    """
     buffer = ctypes.create_string_buffer(program, len(program))
     fprog = abi.SockFprog(len(program) // 8, ctypes.addressof(buffer))
-    if _seccomp(abi.NR_SECCOMP, abi.SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog)) < 0:
+    result: int = _seccomp(abi.NR_SECCOMP, abi.SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+    if result < 0:
         raise failure("seccomp")
+    return result
+
+
+def pidfd_getfd(pidfd: int, number: int) -> int:
+    """Return a copy of another process's descriptor (`man 2 pidfd_getfd`), close-on-exec."""
+    fd: int = _pidfd_getfd(abi.NR_PIDFD_GETFD, pidfd, number, 0)
+    if fd < 0:
+        raise failure("pidfd_getfd", number)
+    return fd
 
 
 def join_session_keyring(name: str) -> None:
@@ -366,7 +380,7 @@ def set_mempolicy(mode: int, nodes: Collection[int]) -> None:
     bits = sum(1 << node for node in nodes)
     mask = bits.to_bytes(max(nodes, default=0) // 64 * 8 + 8, "little") if nodes else None
     # The kernel takes one bit less than it is told (get_nodes in mm/mempolicy.c).
-    if _set_mempolicy(abi.NR_SET_MEMPOLICY, mode, mask, len(mask) * 8 + 1 if mask else 0) < 0:
+    if _set_mempolicy(abi.NR_SET_MEMPOLICY, mode, mask, len(mask) * 8 + 1 if mask else 1) < 0:
         raise failure("set_mempolicy")
 
 

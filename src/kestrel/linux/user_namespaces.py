@@ -8,6 +8,7 @@ Who owns a namespace of another type decides which rights count over it: a netwo
 namespace can be configured by that one's root, and by no other but the host's. `make` can make such ones too.
 """
 
+import errno
 import os
 import signal
 
@@ -41,6 +42,36 @@ def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
         os.waitpid(pid, abi.WALL)
+
+
+def maps(namespace: int) -> "tuple[tuple[Range, ...], tuple[Range, ...]]":
+    """Return the maps of an existing user namespace, as seen from ours. Only for a process with one thread."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = syscalls.clone3(0, exit_signal=0)
+    if pid == 0:
+        try:
+            syscalls.setns(namespace, abi.CLONE_NEWUSER)
+            os.write(writer, b".")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        if not os.read(reader, 1):
+            raise OSError(errno.EINVAL, "it is not a user namespace that can be entered")
+        return _read(f"/proc/{_number(pidfd)}/uid_map"), _read(f"/proc/{_number(pidfd)}/gid_map")
+    finally:
+        os.close(reader)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        os.waitpid(pid, abi.WALL)
+
+
+def _read(path: str) -> "tuple[Range, ...]":
+    with open(path, encoding="ascii") as file:
+        lines = [line.split() for line in file]
+    return tuple((int(inside), int(outside), int(size)) for inside, outside, size in lines)
 
 
 def _number(pidfd: int) -> int:

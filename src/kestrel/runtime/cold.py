@@ -26,6 +26,7 @@ from kestrel.linux import abi, cgroups, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import (
+    agents,
     bundles,
     console,
     filters,
@@ -45,7 +46,7 @@ from kestrel.runtime.messages import INHERITED, error_from_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 STDIO = Stdio(stdin=0, stdout=1, stderr=2)
@@ -101,7 +102,7 @@ def create(root: str, identifier: str, bundle: str, spec: dict[str, Any], wishes
     hide()
     place = bundles.claim(root, bundles.check_id(identifier))
     try:
-        return _create(root, place, identifier, bundle, spec, wishes)
+        return _create(root, place, identifier, bundle, users.with_maps(spec), wishes)
     except BaseException:
         bundles.forget(root, identifier)
         raise
@@ -123,10 +124,12 @@ def _create(
         annotations=spec.get("annotations") or {},
     )
     found = hierarchy() if wishes.cgroups else None
-    made = _plan(spec, record, found, root, wishes)
-    if report.debugging():
-        for line in made.describe():
-            report.debug(line)
+    try:
+        made = _plan(spec, record, found, root, wishes)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InvalidArgument(f"{bundle}/{bundles.CONFIG} is not of the specification's form: {wrong}") from error
+    _debug(made)
     group = groups.make(found, record.cgroup, spec.get("linux") or {}) if found is not None else None
     creation = Creation(root, place, spec, record)
     try:
@@ -134,6 +137,13 @@ def _create(
     except BaseException:
         creation.undo(group)
         raise
+
+
+def _debug(made: plan.Plan) -> None:
+    if report.debugging():
+        flags = [f"seccomp filter flags: {made.process.filter.flags}"] if made.process.filter is not None else []
+        for line in [*made.describe(), *flags]:
+            report.debug(line)
 
 
 def _now() -> str:
@@ -232,6 +242,9 @@ class Creation:
             if "hooks" in message:
                 self._run_hooks()
                 channel.offer({"go": True})
+            elif "listener" in message:
+                _introduce(self._spec, self._record.pid, message, self._record.describe(state.CREATING))
+                channel.offer({"go": True})
             elif "ready" in message:
                 self._master = _master(descriptors, wishes)
                 return tuple(message["warnings"])
@@ -291,14 +304,19 @@ def start(root: str, record: Record) -> None:
     if connection is None:
         raise FailedPrecondition(f"cannot start a container that is not in the created state: {record.id}")
     channel = Channel(connection)
+    spec = bundles.load_config(root, record.id)
     try:
         channel.offer({"go": True})
         heard = channel.receive()
+        if heard is not None and "listener" in heard[0]:
+            _introduce(spec, record.pid, heard[0], record.describe(state.CREATED))
+            channel.offer({"go": True})
+            heard = channel.receive()
     finally:
         channel.close()
     if heard is not None:
         raise error_from_json(heard[0].get("error") or {})
-    found = hooks.parse(bundles.load_config(root, record.id))
+    found = hooks.parse(spec)
     _enter_bundle(record)
     try:
         hooks.run("poststart", found.get("poststart", ()), record.describe(state.RUNNING))
@@ -339,6 +357,9 @@ def execute(
     task = process.parse(wanted, filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"), linux)
     asked = wanted.get("consoleSize") or {}
     size = (asked["width"], asked["height"]) if asked else wishes.size
+    report.debug(
+        f"run {' '.join(task.args)} as user {task.uid}:{task.gid} in container {record.id}, process {record.pid}"
+    )
     group = group_of(record)
     if below and group is not None:
         try:
@@ -359,13 +380,18 @@ def execute(
     os.close(started.pidfd)
     channel = Channel(started.channel)
     try:
-        return _joined(channel, wishes)
+        return _joined(channel, wishes, lambda pid, told: _introduce(spec, pid, told, record.describe(now)))
     finally:
         channel.close()
         os.waitpid(started.pid, 0)
 
 
-def _joined(channel: Channel, wishes: Wishes) -> Made:
+def _introduce(spec: Mapping[str, Any], pid: int, message: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """Let the seccomp agent know of a process that has just installed its filter."""
+    agents.introduce(spec["linux"]["seccomp"], pid, message["listener"], told)
+
+
+def _joined(channel: Channel, wishes: Wishes, introduce: Callable[[int, Mapping[str, Any]], None]) -> Made:
     """Follow a process on its way in, until its program runs."""
     pid, pidfd, master, warnings, ready = 0, -1, -1, (), False
     while True:
@@ -379,6 +405,9 @@ def _joined(channel: Channel, wishes: Wishes) -> Made:
             raise error_from_json(message["error"])
         if "pid" in message:
             pid, pidfd = message["pid"], descriptors[0]
+        elif "listener" in message:
+            introduce(pid, message)
+            channel.offer({"go": True})
         elif "ready" in message:
             master, warnings, ready = _master(descriptors, wishes), tuple(message["warnings"]), True
             channel.offer({"go": True})

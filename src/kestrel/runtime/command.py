@@ -194,7 +194,7 @@ def _name() -> str:
 def _version() -> int:
     from kestrel.oci.runtime_version import VERSION
 
-    sys.stdout.write(f"{_name()} version 0.1.0\nspec: {VERSION}\n")
+    sys.stdout.write(f"{_name()} version 0.1.0\ncommit: v0.1.0\nspec: {VERSION}\n")
     return 0
 
 

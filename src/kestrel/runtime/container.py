@@ -14,7 +14,7 @@ import struct
 import time
 
 from kestrel.base import plainjson
-from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, KestrelError
+from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, KestrelError, Unimplemented
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi
 from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
@@ -466,6 +466,8 @@ def assembled(request: CreateRequest, around: Surroundings, heard: channel.Chann
     hierarchy = around.hierarchy
     found = filters.compiled(linux.get("seccomp"), around.cache)
     if found is not None:
+        if found.flags & abi.SECCOMP_FILTER_FLAG_NEW_LISTENER:
+            raise Unimplemented("seccomp agents are not served here", hint="use `kestrel-runtime` for such a container")
         with opened(os.memfd_create("filter", os.MFD_CLOEXEC)) as fd:
             os.write(fd, found.program)
             heard.send({"filter": found.flags}, [fd])

@@ -6,12 +6,12 @@ from typing import Any
 from kestrel.linux.capabilities import BITS
 from kestrel.oci.runtime_defaults import default_spec
 from kestrel.oci.runtime_version import VERSION
-from kestrel.runtime import hooks, options
+from kestrel.runtime import filters, hooks, options
 from kestrel.runtime.plan import KINDS
 
 ACTIONS = (
     "SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_KILL SCMP_ACT_KILL_PROCESS SCMP_ACT_KILL_THREAD SCMP_ACT_LOG "
-    "SCMP_ACT_TRACE SCMP_ACT_TRAP"
+    "SCMP_ACT_NOTIFY SCMP_ACT_TRACE SCMP_ACT_TRAP"
 ).split()
 OPERATORS = [f"SCMP_CMP_{name}" for name in "EQ GE GT LE LT MASKED_EQ NE".split()]
 ARCHES = [f"SCMP_ARCH_{name}" for name in "AARCH64 ARM MIPS MIPS64 PPC64LE RISCV64 S390X X32 X86 X86_64".split()]
@@ -33,12 +33,8 @@ def features() -> dict[str, Any]:
                 "actions": ACTIONS,
                 "operators": OPERATORS,
                 "archs": ARCHES,
-                "knownFlags": [
-                    "SECCOMP_FILTER_FLAG_LOG",
-                    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                    "SECCOMP_FILTER_FLAG_TSYNC",
-                ],
-                "supportedFlags": ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"],
+                "knownFlags": list(filters.FLAGS),
+                "supportedFlags": list(filters.FLAGS),
             },
             "apparmor": {"enabled": os.path.isdir("/sys/module/apparmor")},
             "selinux": {"enabled": os.path.isdir("/sys/fs/selinux/booleans")},

@@ -11,6 +11,7 @@ The conversation with the shim, over a channel that closes at exec:
     shim → init   {"go": true}                               when they have
     init → shim   {"ready": true, "warnings": [...]} with the terminal's master, if there is one
     shim → init   {"go": true}                               closed instead: the shim is gone, so end
+    init → shim   {"listener": N}                            if its filter has an agent; answered by {"go": true}
     init → shim   {"error": {...}}                           then exit; an end without it means that exec succeeded
 
 Without a shim (`kestrel-runtime create`) the creator ends after "ready". Then "go" comes over the `gate`: a listening
@@ -31,7 +32,7 @@ from kestrel.base.values import dataclass
 from kestrel.linux import abi, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime import devices, operations, process, program
-from kestrel.runtime.channel import Channel
+from kestrel.runtime.channel import Channel, encode
 from kestrel.runtime.messages import error_to_json
 from kestrel.runtime.place import Place
 from kestrel.runtime.plan import Plan
@@ -229,8 +230,13 @@ def finish(
     apart = child.apart or Apart()
     _take_stdio(child.stdio, terminal, *_owner(task, child))
     _keep_only(apart.preserved)
+    channel = child.channel
     limited = process.confine(
-        task, bound=child.apart is None, user_namespace=child.user_namespace, own_mounts=own_mounts
+        task,
+        lambda fd: _tell_listener(channel, fd),
+        bound=child.apart is None,
+        user_namespace=child.user_namespace,
+        own_mounts=own_mounts,
     )
     env = process.environment(task)
     path = program.find(task.args[0], env)
@@ -241,7 +247,7 @@ def finish(
     starter = child.channel if apart.gate is None else _wait_at(apart.gate, child.channel)
     if starter.receive() is None:
         os._exit(FAILED)
-    guarded(starter, lambda: _launch(task, path, env, apart.preserved, start_hooks))
+    guarded(starter, lambda: _launch(task, path, env, apart.preserved, starter, start_hooks))
 
 
 def _owner(task: Process, child: Child) -> tuple[int, int]:
@@ -283,17 +289,29 @@ def _launch(
     path: str,
     env: dict[str, str],
     preserved: int,
+    starter: Channel,
     start_hooks: Callable[[Mapping[str, str]], None] | None,
 ) -> NoReturn:
     _keep_only(preserved)
     # The filter goes in as late as it may, so that a profile need not allow what we do until here.
-    process.install_late(task)
+    process.install_late(task, lambda fd: _tell_listener(starter, fd))
     if start_hooks is not None:
         start_hooks(env)  # programs of the image, which are to be filtered as well
     try:
         os.execve(path, task.args, env)
     except OSError as error:
         raise program.explain(path, error) from None
+
+
+def _tell_listener(channel: Channel, fd: int) -> None:
+    """Say at which of our descriptors a seccomp agent is to listen, and wait until it has been taken.
+
+    From here on until the agent has it, a system call that the profile leaves to the agent waits for ever. So it is
+    told by write(2) alone, which no profile may leave to it (`seccomp.compile_profile`), and taken by pidfd_getfd(2).
+    """
+    os.write(channel.fileno(), encode({"listener": fd}))
+    if channel.receive() is None:
+        os._exit(FAILED)
 
 
 def _give(fd: int, uid: int, gid: int) -> None:

@@ -30,7 +30,7 @@ from kestrel.runtime.scheduling import Scheduling
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -141,6 +141,11 @@ def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], li
         warnings += [f"unknown capability {word}" for word in unknown]
     # The kernel refuses effective outside permitted, and ambient outside permitted and inheritable.
     masks["effective"] &= masks["permitted"]
+    missing = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
+    warnings += [
+        f"can't raise ambient capability {name}: it is not both permitted and inheritable"
+        for name in capabilities.names(missing)
+    ]
     masks["ambient"] &= masks["permitted"] & masks["inheritable"]
     return masks, sorted(set(warnings))
 
@@ -165,9 +170,17 @@ def _limit(value: int) -> int:
 # --- in the container ------------------------------------------------------------------------------------------------
 
 
-def confine(process: Process, *, bound: bool = True, user_namespace: int = -1, own_mounts: bool = False) -> list[str]:
+def confine(
+    process: Process,
+    tell: Callable[[int], None],
+    *,
+    bound: bool = True,
+    user_namespace: int = -1,
+    own_mounts: bool = False,
+) -> list[str]:
     """Become the process's user with its rights, in its directory; return what the machine did not let us do.
 
+    `tell` hands on the descriptor at which a seccomp agent listens, if the filter has one.
     `bound`: it is to die with its parent. `user_namespace` (a descriptor, or a pidfd of a process in it) is entered
     first: what comes before needs rights over the host, what follows is done with all rights over the container alone.
     With `own_mounts` a process that may mount gets a mount namespace that belongs to that user namespace.
@@ -186,7 +199,7 @@ def confine(process: Process, *, bound: bool = True, user_namespace: int = -1, o
     entered = _enter_directory(process.cwd, last=False)
     have = syscalls.capget()[1]
     if process.filter is not None and not process.no_new_privileges:
-        syscalls.seccomp_filter(process.filter.program, process.filter.flags)
+        _install(process.filter, tell)
     inheritable = process.inheritable & have
     if inheritable:
         # Before the bounding set shrinks: what is outside of it can no longer become inheritable.
@@ -211,10 +224,17 @@ def confine(process: Process, *, bound: bool = True, user_namespace: int = -1, o
     return warnings
 
 
-def install_late(process: Process) -> None:
+def install_late(process: Process, tell: Callable[[int], None]) -> None:
     """Install the filter of a process that gains no privileges: it needs none for that, so it comes last."""
     if process.filter is not None and process.no_new_privileges:
-        syscalls.seccomp_filter(process.filter.program, process.filter.flags)
+        _install(process.filter, tell)
+
+
+def _install(wanted: Filter, tell: Callable[[int], None]) -> None:
+    listener = syscalls.seccomp_filter(wanted.program, wanted.flags)
+    if wanted.flags & abi.SECCOMP_FILTER_FLAG_NEW_LISTENER:
+        tell(listener)
+        os.close(listener)
 
 
 def set_oom_score(value: int) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.linux import syscalls
 
@@ -50,9 +50,15 @@ CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 DOMAINS = {"LINUX": 0x0000, "LINUX32": 0x0008}  # linux/personality.h
 
 
+WITHOUT_NODES = ("MPOL_DEFAULT", "MPOL_LOCAL")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduling:
-    """What was asked; None leaves something as it is. Times in nanoseconds (`man 2 sched_setattr`)."""
+    """What was asked; None leaves something as it is. Times in nanoseconds (`man 2 sched_setattr`).
+
+    `memory` is a mode with its flags, and memory nodes. `confined`: its CPUs are not all of the machine's.
+    """
 
     policy: int | None = None
     flags: int = 0
@@ -65,18 +71,31 @@ class Scheduling:
     personality: int | None = None
     memory: tuple[int, frozenset[int]] | None = None
     """A mode of memory policy and the nodes it is about (`man 2 set_mempolicy`)."""
+    confined: bool = False
+    """Its CPUs are not all of the machine's."""
 
     def apply(self) -> None:
         """Ask the kernel. Raises OSError."""
         if self.policy is not None:
-            times = (self.runtime, self.deadline, self.period)
-            syscalls.sched_setattr(self.policy, self.flags, self.nice, self.priority, times)
+            self._schedule(self.policy)
         if self.io is not None:
             syscalls.ioprio_set(self.io)
         if self.personality is not None:
             syscalls.personality(self.personality)
         if self.memory is not None:
             syscalls.set_mempolicy(*self.memory)
+
+    def _schedule(self, policy: int) -> None:
+        times = (self.runtime, self.deadline, self.period)
+        try:
+            syscalls.sched_setattr(policy, self.flags, self.nice, self.priority, times)
+        except PermissionError:
+            if not self.confined:
+                raise
+            raise FailedPrecondition(
+                "process scheduler can't be used together with AllowedCPUs",
+                hint="SCHED_DEADLINE wants all CPUs of the machine: leave out linux.resources.cpu.cpus",
+            ) from None
 
 
 def parse(process: Mapping[str, Any], linux: Mapping[str, Any]) -> Scheduling | None:
@@ -90,6 +109,7 @@ def parse(process: Mapping[str, Any], linux: Mapping[str, Any]) -> Scheduling | 
         io=None if not io else _word(CLASSES, io.get("class"), "I/O class") << 13 | int(io.get("priority", 0)),
         personality=None if not personality else _personality(personality),
         memory=None if memory is None else _memory(memory),
+        confined=bool(((linux.get("resources") or {}).get("cpu") or {}).get("cpus")),
     )
 
 
@@ -133,17 +153,23 @@ def _personality(given: Mapping[str, Any]) -> int:
 
 
 def _memory(given: Mapping[str, Any]) -> tuple[int, frozenset[int]]:
-    mode = _word(MODES, given.get("mode"), "memory policy mode")
-    mode |= sum(_word(MODE_FLAGS, name, "memory policy flag") for name in given.get("flags") or ())
-    nodes = numbers(given.get("nodes") or "", "memory nodes") or frozenset()
+    name, text = given.get("mode"), given.get("nodes") or ""
+    mode = _word(MODES, name, "memory policy mode", "invalid")
+    mode |= sum(_word(MODE_FLAGS, flag, "memory policy flag", "invalid") for flag in given.get("flags") or ())
+    try:
+        nodes = numbers(text, "memory nodes") or frozenset()
+    except InvalidArgument as error:
+        raise InvalidArgument(f"invalid memory policy nodes: {error.message}") from None
     if nodes and max(nodes) >= NODES:
-        raise InvalidArgument(f"linux.memoryPolicy.nodes: there is no node {max(nodes)}")
+        raise InvalidArgument(f"invalid memory policy nodes: there is no node {max(nodes)}")
+    if name in WITHOUT_NODES and nodes:
+        raise InvalidArgument(f"{name} mode requires 0 nodes but got {len(nodes)}")
     return mode, nodes
 
 
-def _word(table: Mapping[str, int], name: object, what: str) -> int:
+def _word(table: Mapping[str, int], name: object, what: str, how: str = "unknown") -> int:
     if not isinstance(name, str) or name not in table:
-        raise InvalidArgument(f"unknown {what} {name!r}", hint=f"one of {', '.join(table)}")
+        raise InvalidArgument(f"{how} {what} {name!r}", hint=f"one of {', '.join(table)}")
     return table[name]
 
 

@@ -37,6 +37,8 @@ class Ids:
 
     uids: tuple[Range, ...]
     gids: tuple[Range, ...]
+    path: str = ""
+    """Of the namespace, when it exists already."""
 
     def uid(self, inside: int) -> int:
         """Return the host's number of a user. Raises InvalidArgument for one that has none."""
@@ -53,6 +55,8 @@ class Ids:
 
     def make(self, *, enter: int = 0) -> int:
         """Return a descriptor of a user namespace with these maps; `enter` as `user_namespaces.make` has it."""
+        if self.path:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return user_namespaces.make(self.uids, self.gids, enter=enter)
 
 
@@ -66,15 +70,40 @@ def _outside(ranges: tuple[Range, ...], inside: int, what: str) -> int:
 
 
 def parse(linux: Mapping[str, Any]) -> Ids | None:
-    """Return the ids of a spec's `linux`; None without a user namespace of its own. Raises InvalidArgument.
+    """Return the ids of a spec's `linux`; None without a user namespace. Raises InvalidArgument.
 
     A namespace that says nothing of its ids has the same ones inside as outside.
     """
-    own = any(entry.get("type") == "user" and not entry.get("path") for entry in linux.get("namespaces") or ())
-    if not own:
+    paths = [entry.get("path") or "" for entry in linux.get("namespaces") or () if entry.get("type") == "user"]
+    if not paths:
         return None
     mappings = linux.get("uidMappings") or (), linux.get("gidMappings") or ()
-    return ranges(*mappings, "linux") if any(mappings) else Ids(uids=SAME, gids=SAME)
+    ids = ranges(*mappings, "linux") if any(mappings) else Ids(uids=SAME, gids=SAME)
+    return replace(ids, path=paths[0])
+
+
+def with_maps(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spec whose mappings are those of the user namespace that it joins, if it joins one."""
+    linux = spec.get("linux") or {}
+    paths = [
+        entry["path"] for entry in linux.get("namespaces") or () if entry.get("type") == "user" and entry.get("path")
+    ]
+    if not paths:
+        return dict(spec)
+    try:
+        fd = os.open(paths[0], os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            uids, gids = user_namespaces.maps(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise InvalidArgument(f"the user namespace {paths[0]} cannot be joined: {error.strerror}") from error
+    names = ("containerID", "hostID", "size")
+    found = {
+        f"{kind}Mappings": [dict(zip(names, entry, strict=True)) for entry in entries]
+        for kind, entries in (("uid", uids), ("gid", gids))
+    }
+    return {**spec, "linux": {**linux, **found}}
 
 
 def ranges(uids: Sequence[Mapping[str, Any]], gids: Sequence[Mapping[str, Any]], where: str) -> Ids:

@@ -57,10 +57,6 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
         if kind in seen:
             raise InvalidArgument(f"namespace type {kind!r} is listed twice")
         seen.add(kind)
-        if kind == "user" and entry.get("path"):
-            raise Unimplemented(
-                "joining a user namespace is not supported yet", hint="give uidMappings and gidMappings"
-            )
     if "user" not in seen and (linux.get("uidMappings") or linux.get("gidMappings")):
         raise InvalidArgument("linux.uidMappings needs a user namespace", hint="add `user` to linux.namespaces")
     if linux.get("timeOffsets") and "time" not in seen:

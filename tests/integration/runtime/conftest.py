@@ -1,10 +1,13 @@
 """A sandbox to try the runtime in: a root filesystem of busybox alone, a zygote, a shim, and nothing left behind."""
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,3 +169,76 @@ async def box(make_box: Any) -> Box:
     """One sandbox with namespaces of its own."""
     made: Box = await make_box()
     return made
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+SOURCE = Path(__file__).parents[3] / "src"
+PROGRAM = f"import sys; sys.path.append({str(SOURCE)!r}); from kestrel.runtime.command import main; main()"
+
+
+@dataclass
+class Command:
+    """`kestrel-runtime` with a root of its own, and a bundle."""
+
+    line = (sys.executable, "-I", "-S", "-c", PROGRAM)
+    home: Path
+    bundle: Path
+    cgroup: str
+
+    def __call__(self, *words: str, stdin: str = "", cwd: "Path | None" = None) -> "subprocess.CompletedProcess[str]":
+        # Output goes to files: what a detached container inherits would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(
+                [*self.line, "--root", str(self.home / "state"), *words],
+                stdout=out, stderr=err, text=True,
+                timeout=30, cwd=cwd, input=stdin,
+            )  # fmt: skip
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
+
+    def ok(self, *words: str, stdin: str = "") -> str:
+        done = self(*words, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def state(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ok("state", name))
+        return found
+
+    def spec(self, *args: str, **changes: Any) -> None:
+        """Write the bundle's config."""
+        (self.bundle / "config.json").unlink(missing_ok=True)
+        self.ok("spec", "--bundle", str(self.bundle))
+        spec = json.loads((self.bundle / "config.json").read_text())
+        spec["process"].update(args=list(args), terminal=False)
+        spec["root"]["readonly"] = False
+        spec["linux"]["cgroupsPath"] = f"/{self.cgroup}"
+        spec["process"].update(changes.pop("process", {}))
+        spec["linux"].update(changes.pop("linux", {}))
+        spec.update(changes)
+        (self.bundle / "config.json").write_text(json.dumps(spec))
+
+    def until(self, name: str, status: str) -> dict[str, Any]:
+        due = time.monotonic() + 10
+        while time.monotonic() < due:
+            found = self.state(name)
+            if found["status"] == status:
+                return found
+            time.sleep(0.02)
+        raise AssertionError(f"{name} did not become {status}: {found}")
+
+
+@pytest.fixture
+def runtime(layer: Path) -> Iterator[Command]:
+    home = Path(tempfile.mkdtemp(prefix="ktest-command-"))
+    bundle = home / "bundle"
+    bundle.mkdir()
+    shutil.copytree(layer, bundle / "rootfs", symlinks=True)
+    command = Command(home, bundle, f"kestrel-test-{os.getpid()}")
+    command.spec("sleep", "60")
+    yield command
+    for entry in json.loads(command.ok("list", "--format", "json")) if (home / "state").exists() else ():
+        command("delete", "--force", entry["id"])
+    shutil.rmtree(home)

@@ -2,15 +2,10 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,77 +13,8 @@ import pytest
 
 pytestmark = pytest.mark.root
 
-SOURCE = Path(__file__).parents[3] / "src"
-PROGRAM = f"import sys; sys.path.append({str(SOURCE)!r}); from kestrel.runtime.command import main; main()"
 
-
-@dataclass
-class Command:
-    """The command with a root of its own, and a bundle."""
-
-    home: Path
-    bundle: Path
-    cgroup: str
-
-    def __call__(self, *words: str, stdin: str = "", cwd: "Path | None" = None) -> "subprocess.CompletedProcess[str]":
-        # Output goes to files: what a detached container inherits would keep a pipe open.
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            done = subprocess.run(
-                [sys.executable, "-I", "-S", "-c", PROGRAM, "--root", str(self.home / "state"), *words],
-                stdout=out, stderr=err, text=True,
-                timeout=30, cwd=cwd, input=stdin,
-            )  # fmt: skip
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
-
-    def ok(self, *words: str, stdin: str = "") -> str:
-        done = self(*words, stdin=stdin)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def state(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.ok("state", name))
-        return found
-
-    def spec(self, *args: str, **changes: Any) -> None:
-        """Write the bundle's config."""
-        (self.bundle / "config.json").unlink(missing_ok=True)
-        self.ok("spec", "--bundle", str(self.bundle))
-        spec = json.loads((self.bundle / "config.json").read_text())
-        spec["process"].update(args=list(args), terminal=False)
-        spec["root"]["readonly"] = False
-        spec["linux"]["cgroupsPath"] = f"/{self.cgroup}"
-        spec["process"].update(changes.pop("process", {}))
-        spec["linux"].update(changes.pop("linux", {}))
-        spec.update(changes)
-        (self.bundle / "config.json").write_text(json.dumps(spec))
-
-    def until(self, name: str, status: str) -> dict[str, Any]:
-        due = time.monotonic() + 10
-        while time.monotonic() < due:
-            found = self.state(name)
-            if found["status"] == status:
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"{name} did not become {status}: {found}")
-
-
-@pytest.fixture
-def runtime(layer: Path) -> Iterator[Command]:
-    home = Path(tempfile.mkdtemp(prefix="ktest-command-"))
-    bundle = home / "bundle"
-    bundle.mkdir()
-    shutil.copytree(layer, bundle / "rootfs", symlinks=True)
-    command = Command(home, bundle, f"kestrel-test-{os.getpid()}")
-    command.spec("sleep", "60")
-    yield command
-    for entry in json.loads(command.ok("list", "--format", "json")) if (home / "state").exists() else ():
-        command("delete", "--force", entry["id"])
-    shutil.rmtree(home)
-
-
-def test_a_container_goes_through_its_life(runtime: Command) -> None:
+def test_a_container_goes_through_its_life(runtime: Any) -> None:
     pid_file = runtime.home / "pid"
     runtime.ok("create", "--bundle", str(runtime.bundle), "--pid-file", str(pid_file), "one")
     created = runtime.state("one")
@@ -106,7 +32,7 @@ def test_a_container_goes_through_its_life(runtime: Command) -> None:
     assert not (runtime.home / "state/one").exists()
 
 
-def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Command) -> None:
+def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Any) -> None:
     runtime.spec("sh", "-c", "echo to out; echo to err >&2; exit 7")
     done = runtime("run", "--bundle", str(runtime.bundle), "one")
     assert (done.returncode, done.stdout, done.stderr) == (7, "to out\n", "to err\n")
@@ -131,7 +57,7 @@ KINDS = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]
         ({"domainname": "a.b", "linux": {"sysctl": {"kernel.domainname": "a.b"}}}, "domainname; echo 1", "1"),
     ],
 )
-def test_what_a_spec_asks_for_is_so(runtime: Command, changes: dict[str, Any], script: str, seen: str) -> None:
+def test_what_a_spec_asks_for_is_so(runtime: Any, changes: dict[str, Any], script: str, seen: str) -> None:
     runtime.spec("sh", "-c", script, **changes)
     first = runtime.ok("run", "--bundle", str(runtime.bundle), "one").splitlines()[0].split()
     assert any(word.endswith(seen) for word in first), first
@@ -146,7 +72,7 @@ def test_what_a_spec_asks_for_is_so(runtime: Command, changes: dict[str, Any], s
     ],
 )
 def test_symbolic_links_are_mounted_as_such_when_asked_for(
-    runtime: Command, options: list[str], script: str, seen: str
+    runtime: Any, options: list[str], script: str, seen: str
 ) -> None:
     (runtime.home / "file").write_text("text")
     (runtime.home / "link").symlink_to("nowhere")
@@ -161,7 +87,7 @@ def test_symbolic_links_are_mounted_as_such_when_asked_for(
     assert runtime.ok("run", "--bundle", str(runtime.bundle), "one").strip() == seen
 
 
-def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Command) -> None:
+def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Any) -> None:
     runtime.spec("cat", "/proc/self/cgroup")
     (runtime.bundle / "config.json").rename(runtime.bundle / "other.json")
     words = ("run", "--bundle", str(runtime.bundle), "--config", "other.json", "one")
@@ -184,13 +110,13 @@ def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Command)
         (("--systemd-cgroup", "list"), "systemd cgroup driver is not supported"),
     ],
 )
-def test_a_request_that_cannot_be_met_says_why(runtime: Command, words: tuple[str, ...], sentence: str) -> None:
+def test_a_request_that_cannot_be_met_says_why(runtime: Any, words: tuple[str, ...], sentence: str) -> None:
     done = runtime(*words)
     assert done.returncode != 0
     assert sentence in done.stderr
 
 
-def test_errors_reach_the_callers_log_as_json(runtime: Command) -> None:
+def test_errors_reach_the_callers_log_as_json(runtime: Any) -> None:
     log = runtime.home / "log.json"
     runtime("--log", str(log), "--log-format", "json", "state", "none")
     record = json.loads(log.read_text())
@@ -206,7 +132,7 @@ def test_errors_reach_the_callers_log_as_json(runtime: Command) -> None:
         ("/etc/passwd", 'exec: "/etc/passwd": permission denied'),
     ],
 )
-def test_a_program_that_cannot_run_is_named(runtime: Command, program: str, sentence: str) -> None:
+def test_a_program_that_cannot_run_is_named(runtime: Any, program: str, sentence: str) -> None:
     runtime.spec(program)
     done = runtime("run", "--bundle", str(runtime.bundle), "one")
     assert done.returncode == 1
@@ -214,13 +140,13 @@ def test_a_program_that_cannot_run_is_named(runtime: Command, program: str, sent
     assert json.loads(runtime.ok("list", "--format", "json")) == []
 
 
-def test_an_id_is_taken_once(runtime: Command) -> None:
+def test_an_id_is_taken_once(runtime: Any) -> None:
     runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
     assert "container with given ID already exists: one" in runtime("create", "-b", str(runtime.bundle), "one").stderr
     assert runtime.state("one")["status"] == "running"
 
 
-def test_operations_out_of_order_are_refused(runtime: Command) -> None:
+def test_operations_out_of_order_are_refused(runtime: Any) -> None:
     runtime.ok("create", "--bundle", str(runtime.bundle), "one")
     runtime.ok("exec", "one", "true")  # it has a first process already
     runtime.ok("start", "one")
@@ -233,66 +159,14 @@ def test_operations_out_of_order_are_refused(runtime: Command) -> None:
     assert "cannot exec in a container that is not running" in runtime("exec", "one", "true").stderr
 
 
-def test_a_group_that_others_use_is_not_taken(runtime: Command) -> None:
-    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
-    assert "container's cgroup is not empty" in runtime("create", "--bundle", str(runtime.bundle), "two").stderr
-    assert runtime.ok("exec", "one", "true") == ""
-
-
-def test_what_is_left_without_a_pid_namespace_is_killed_when_its_first_process_has_ended(runtime: Command) -> None:
-    runtime.spec("sh", "-c", "sleep 600 & exit 0")
-    config = json.loads((runtime.bundle / "config.json").read_text())
-    config["linux"]["namespaces"] = [kind for kind in config["linux"]["namespaces"] if kind["type"] != "pid"]
-    (runtime.bundle / "config.json").write_text(json.dumps(config))
-    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
-    runtime.until("one", "stopped")
-    assert len(json.loads(runtime.ok("ps", "--format", "json", "one"))) == 1
-    runtime.ok("kill", "one", "KILL")
-    while json.loads(runtime.ok("ps", "--format", "json", "one")):
-        time.sleep(0.01)
-
-
-def test_a_process_joins_groups_below_the_containers(runtime: Command) -> None:
-    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
-    assert "bad sub cgroup path" in runtime("exec", "--cgroup", "../x", "one", "true").stderr
-    assert "adding pid" in runtime("exec", "--cgroup", "absent", "one", "true").stderr
-    assert "unknown controller" in runtime("exec", "--cgroup", "colour:/", "one", "true").stderr
-    top = Path(f"/sys/fs/cgroup/memory/{runtime.cgroup}")
-    if not top.exists():
-        pytest.skip("the control groups here are version 2")
-    (top / "below").mkdir()
-    groups = runtime.ok("exec", "--cgroup", "memory:below", "one", "cat", "/proc/self/cgroup")
-    assert f":memory:/{runtime.cgroup}/below\n" in groups
-    assert f":pids:/{runtime.cgroup}\n" in groups
-
-
-def test_home_is_the_users_when_nobody_set_it(runtime: Command) -> None:
-    with (runtime.bundle / "rootfs/etc/passwd").open("a") as file:
-        file.write("tester:x:2000:2000::/home/tester:/bin/sh\n")
-    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
-    assert runtime.ok("exec", "-u", "2000", "one", "sh", "-c", "echo $HOME") == "/home/tester\n"
-    assert runtime.ok("exec", "-u", "2001", "one", "sh", "-c", "echo $HOME") == "/\n"
-    assert runtime.ok("exec", "-u", "2000", "-e", "HOME=/x", "one", "sh", "-c", "echo $HOME") == "/x\n"
-
-
-def test_debug_tells_the_plan_and_a_log_takes_everything_but_errors(runtime: Command) -> None:
-    log = runtime.home / "log"
-    runtime.spec("true")
-    done = runtime("--debug", "--log", str(log), "--log-format", "json", "run", "--bundle", str(runtime.bundle), "one")
-    assert (done.returncode, done.stderr) == (0, "")
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert {"debug"} == {record["level"] for record in records}
-    assert "enter the root" in [record["msg"] for record in records]
-
-
-def test_a_created_container_can_be_asked_to_end(runtime: Command) -> None:
+def test_a_created_container_can_be_asked_to_end(runtime: Any) -> None:
     runtime.ok("create", "--bundle", str(runtime.bundle), "one")
     runtime.ok("kill", "one", "TERM")
     runtime.until("one", "stopped")
     runtime.ok("delete", "one")
 
 
-def test_exec_joins_with_the_containers_user_unless_told_otherwise(runtime: Command) -> None:
+def test_exec_joins_with_the_containers_user_unless_told_otherwise(runtime: Any) -> None:
     runtime.spec("sleep", "60", process={"user": {"uid": 1000, "gid": 1000}})
     runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
     assert runtime.ok("exec", "one", "id", "-u") == "1000\n"
@@ -307,7 +181,7 @@ def test_exec_joins_with_the_containers_user_unless_told_otherwise(runtime: Comm
     assert runtime.ok("exec", "--process", str(process), "one") == "8\n"
 
 
-def test_a_detached_exec_goes_on_without_its_command(runtime: Command) -> None:
+def test_a_detached_exec_goes_on_without_its_command(runtime: Any) -> None:
     runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
     pid_file = runtime.home / "exec.pid"
     runtime.ok("exec", "-d", "--pid-file", str(pid_file), "one", "sleep", "50")
@@ -318,7 +192,7 @@ def test_a_detached_exec_goes_on_without_its_command(runtime: Command) -> None:
     runtime.until("one", "stopped")
 
 
-def test_the_terminal_goes_to_the_console_socket(runtime: Command) -> None:
+def test_the_terminal_goes_to_the_console_socket(runtime: Any) -> None:
     runtime.spec("sh", "-c", "tty; read word; echo got $word", process={"terminal": True})
     done = runtime("create", "--bundle", str(runtime.bundle), "one")
     assert "cannot allocate tty" in done.stderr
@@ -339,7 +213,7 @@ def test_the_terminal_goes_to_the_console_socket(runtime: Command) -> None:
         assert b"/dev/pts/0" in said
 
 
-def test_pause_resume_update_and_events(runtime: Command) -> None:
+def test_pause_resume_update_and_events(runtime: Any) -> None:
     runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
     runtime.ok("pause", "one")
     assert runtime.state("one")["status"] == "paused"
@@ -358,7 +232,7 @@ def test_pause_resume_update_and_events(runtime: Command) -> None:
     assert limit[0].read_text() == "41\n"
 
 
-def test_hooks_run_in_order_with_the_state_and_nothing_of_the_environment(runtime: Command) -> None:
+def test_hooks_run_in_order_with_the_state_and_nothing_of_the_environment(runtime: Any) -> None:
     trace = runtime.home / "trace"
     script = runtime.home / "hook"
     script.write_text(f"#!/bin/sh\n(cat; echo; echo $1 env $(env | grep -v -e PWD -e _= -e SHLVL)) >>{trace}\n")
@@ -381,7 +255,7 @@ def test_hooks_run_in_order_with_the_state_and_nothing_of_the_environment(runtim
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
-def test_a_hook_that_fails_takes_the_container_with_it(runtime: Command, kind: str) -> None:
+def test_a_hook_that_fails_takes_the_container_with_it(runtime: Any, kind: str) -> None:
     gone = runtime.home / "gone"
     hooks = {
         kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo no luck; exit 3"]}],
@@ -395,21 +269,21 @@ def test_a_hook_that_fails_takes_the_container_with_it(runtime: Command, kind: s
     assert gone.exists() == (kind != "createContainer")
 
 
-def test_a_hook_that_does_not_end_is_ended(runtime: Command) -> None:
+def test_a_hook_that_does_not_end_is_ended(runtime: Any) -> None:
     runtime.spec("sleep", "60", hooks={"prestart": [{"path": "/bin/sleep", "args": ["sleep", "50"], "timeout": 1}]})
     began = time.monotonic()
     assert "did not end within 1 seconds" in runtime("create", "-b", str(runtime.bundle), "one").stderr
     assert time.monotonic() - began < 10
 
 
-def test_the_interpreter_cannot_be_written_to_from_a_container(runtime: Command) -> None:
+def test_the_interpreter_cannot_be_written_to_from_a_container(runtime: Any) -> None:
     runtime.ok("create", "--bundle", str(runtime.bundle), "one")
     pid = runtime.state("one")["pid"]
     with pytest.raises(OSError, match="Read-only file system"):
         os.open(f"/proc/{pid}/exe", os.O_WRONLY)
 
 
-def test_a_process_that_took_the_number_is_not_the_container(runtime: Command) -> None:
+def test_a_process_that_took_the_number_is_not_the_container(runtime: Any) -> None:
     runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
     path = runtime.home / "state/one/state.json"
     record = json.loads(path.read_text())
@@ -420,15 +294,15 @@ def test_a_process_that_took_the_number_is_not_the_container(runtime: Command) -
     assert "container not running" in runtime("kill", "one", "KILL").stderr
 
 
-def test_descriptors_are_preserved_on_request_only(runtime: Command) -> None:
+def test_descriptors_are_preserved_on_request_only(runtime: Any) -> None:
     runtime.spec("ls", "/proc/self/fd")
-    base = [sys.executable, "-I", "-S", "-c", PROGRAM, "--root", str(runtime.home / "state"), "run"]
+    base = [*runtime.line, "--root", str(runtime.home / "state"), "run"]
     script = f'exec 3</dev/null 4</dev/null; exec "$@" --preserve-fds 1 -b {runtime.bundle} one'
     done = subprocess.run(["sh", "-c", script, "sh", *base], capture_output=True, text=True, timeout=30)
     assert done.stdout.split() == ["0", "1", "2", "3", "4"], done.stderr  # 4 is what ls reads the directory with
 
 
-def test_a_time_namespace_has_its_offsets(runtime: Command) -> None:
+def test_a_time_namespace_has_its_offsets(runtime: Any) -> None:
     if not os.path.exists("/proc/self/ns/time"):
         pytest.skip("this kernel has no time namespaces")
     spec = json.loads((runtime.bundle / "config.json").read_text())
@@ -438,7 +312,7 @@ def test_a_time_namespace_has_its_offsets(runtime: Command) -> None:
     assert float(done.stdout.split()[0]) > 10**7
 
 
-def test_features_are_a_document_that_callers_can_read(runtime: Command) -> None:
+def test_features_are_a_document_that_callers_can_read(runtime: Any) -> None:
     found = json.loads(runtime.ok("features"))
     assert found["hooks"] == ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
     assert {"rro", "rbind", "tmpcopyup"} <= set(found["mountOptions"])

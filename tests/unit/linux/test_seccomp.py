@@ -1,10 +1,12 @@
+import ctypes
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kestrel.linux import seccomp
+from kestrel.linux import seccomp, syscalls
 from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES, default_seccomp
 from kestrel.oci.runtime_seccomp import ALLOWED, BY_CAPABILITY, REFUSED
 
@@ -84,3 +86,31 @@ def test_nothing_is_allowed_that_the_peers_refuse_but_for_known_reasons() -> Non
     # names of other architectures or of old interfaces, and calls that docker allows and that profile does not
     others = "nice oldfstat oldlstat oldolduname oldstat olduname sgetmask ssetmask vmsplice "
     assert set(ALLOWED) - theirs <= {*newer.split(), *others.split()}
+
+
+@pytest.mark.parametrize(("number", "wanted"), [(1000, 38), (169, 1), (39, 0)])
+def test_a_call_above_all_that_a_profile_names_is_not_there(number: int, wanted: int) -> None:
+    """169 is reboot, which the profile leaves out, and 39 getpid; no x86-64 has a call 1000."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("the numbers are those of x86-64")
+    rules = [{"names": [*ALLOWED], "action": "SCMP_ACT_ALLOW"}]
+    program = seccomp.compile_profile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules})
+    libc = ctypes.CDLL(None, use_errno=True)
+    pid = os.fork()
+    if pid == 0:
+        syscalls.prctl(38, 1)  # PR_SET_NO_NEW_PRIVS: then no right is needed
+        syscalls.seccomp_filter(program)
+        os._exit(ctypes.get_errno() if libc.syscall(number, 0, 0, 0, 0) < 0 else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == wanted
+
+
+@pytest.mark.parametrize(
+    ("profile", "sentence"),
+    [
+        ({"defaultAction": "SCMP_ACT_NOTIFY"}, "as default action"),
+        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["write"], "action": "SCMP_ACT_NOTIFY"}]}, "write"),
+    ],
+)
+def test_an_agent_cannot_be_left_what_its_listener_is_told_by(profile: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        seccomp.compile_profile(profile)

@@ -175,3 +175,33 @@ def test_schedulers_and_lists_of_cpus_are_read() -> None:
     assert scheduling.numbers("0-2,7", "CPUs") == {0, 1, 2, 7}
     with pytest.raises(InvalidArgument):
         scheduling.parse({"scheduler": {"policy": "SCHED_NOW"}}, {})
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [
+        ({"mode": "MPOL_BIND", "nodes": "0,2-3"}, (2, {0, 2, 3})),
+        ({"mode": "MPOL_PREFERRED", "nodes": "1", "flags": ["MPOL_F_STATIC_NODES"]}, (1 | 1 << 15, {1})),
+        ({"mode": "MPOL_DEFAULT"}, (0, set())),
+    ],
+)
+def test_a_memory_policy_is_a_mode_and_nodes(policy: dict[str, object], wanted: tuple[int, set[int]]) -> None:
+    made = scheduling.parse({}, {"memoryPolicy": policy})
+    assert made is not None
+    assert made.memory == wanted
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {},
+        {"mode": "BIND"},
+        {"mode": "MPOL_BIND", "nodes": "x"},
+        {"mode": "MPOL_BIND", "nodes": "0-9876543210"},
+        {"mode": "MPOL_BIND", "flags": ["x"]},
+        {"mode": "MPOL_DEFAULT", "nodes": "0-7"},
+    ],
+)
+def test_a_memory_policy_that_is_none_is_refused(policy: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match=r"memory policy|requires 0 nodes but got 8"):
+        scheduling.parse({}, {"memoryPolicy": policy})

@@ -141,7 +141,7 @@ def test_a_sysctl_of_a_namespace_that_the_sandbox_owns_is_accepted() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"namespaces": [{"type": "mount"}, {"type": "user", "path": "/proc/1/ns/user"}]}, {"intelRdt": {"closID": "x"}}],
+    [{"intelRdt": {"closID": "x"}}, {"netDevices": {"eth0": {}}}],
 )
 def test_what_is_not_built_is_refused_and_not_ignored(change: dict[str, object]) -> None:
     spec = default_spec(["true"])

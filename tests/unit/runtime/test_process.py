@@ -42,6 +42,12 @@ def test_effective_stays_within_permitted_and_ambient_within_both() -> None:
     assert process.ambient == 0
 
 
+def test_an_ambient_capability_that_cannot_be_had_is_a_warning() -> None:
+    assert made(capabilities={"permitted": ["CAP_CHOWN"], "ambient": ["CAP_CHOWN"]}).warnings == (
+        "can't raise ambient capability CAP_CHOWN: it is not both permitted and inheritable",
+    )
+
+
 def test_an_rlimit_given_twice_or_unknown_is_refused() -> None:
     one = {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}
     with pytest.raises(InvalidArgument, match="twice"):

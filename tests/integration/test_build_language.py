@@ -1,6 +1,8 @@
 """What single instructions leave in the image, where other builders had to show us."""
 
+import io
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +91,19 @@ async def test_the_dockerfile_can_say_which_time_its_files_have(world: World) ->
         await world.build("ARG SOURCE_DATE_EPOCH=soon\nFROM scratch\nCOPY Dockerfile /\n")
     with pytest.raises(InvalidArgument, match="SOURCE_DATE_EPOCH is `soon`"):
         await world.build(text, build_args={"SOURCE_DATE_EPOCH": "soon"})
+
+
+async def test_workdir_is_kept_as_it_is_written(world: World) -> None:
+    result = await world.build("FROM busybox\nWORKDIR /tmp/x/\nRUN pwd\n")
+    assert world.config(result).config.working_dir == "/tmp/x/"
+    assert world.log() == ["/tmp/x"]
+
+
+async def test_an_archive_that_begins_with_an_entry_without_a_name_is_unpacked(world: World) -> None:
+    with tarfile.open(world.context / "odd.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(""))
+        member = tarfile.TarInfo("file")
+        member.size = 2
+        archive.addfile(member, io.BytesIO(b"hi"))
+    files = world.unpacked(await world.build("FROM scratch\nADD odd.tar /\n"))
+    assert [(p.name, p.read_text()) for p in files.iterdir()] == [("file", "hi")]

@@ -254,6 +254,8 @@ class _Applier:
 
     def _top(self, entry: Entry) -> None:
         if entry.kind is not Kind.DIRECTORY:
+            if not self._overlay:
+                return  # an archive may begin with an entry that has no name; tar(1) and docker pass over it
             raise InvalidArgument(f"the root of a layer cannot be a {entry.kind.value}")
         self._attributes(self._tree.top, entry)
         self._times[""] = entry.mtime

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from kestrel.archive.entries import Source
 from kestrel.archive.writer import Sink
 from kestrel.base.errors import KestrelError, NotFound
 from kestrel.build.events import Emit, Pulling, Resolved
@@ -37,6 +38,10 @@ class Images(Protocol):
 
     async def release(self, blobs: "Sequence[Digest]", layers: "Sequence[Digest]") -> int:
         """Remove those of them that nobody needs any more; return the bytes that this freed."""
+        ...
+
+    async def load(self, source: Source) -> "Sequence[Image]":
+        """Take in the images of such a tar, or of an OCI layout packed as one."""
         ...
 
     async def save(self, names: Sequence[str], sink: Sink) -> None:

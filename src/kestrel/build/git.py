@@ -74,24 +74,30 @@ class Repositories:
             await self._git(["init", "-q", "--", str(work)], source, ssh)
             what = f"+{ref}:{ref}" if ref.startswith("refs/tags/") else ref or commit
             fetch = ["-C", str(work), "fetch", "-q", "--no-tags"]
-            try:
-                await self._git([*fetch, "--depth=1", "--", source.remote, what], source, ssh)
-            except Unavailable as error:
-                # A server that only serves files cannot cut a history short ("dumb" http, git help http-backend).
-                if "shallow" not in error.message:
-                    raise
-                await self._git([*fetch, "--", source.remote, what], source, ssh)
+            await self._shallow(fetch, ["--", source.remote, what], source, ssh)
             await self._git(["-C", str(work), "checkout", "-q", "--detach", commit], source, ssh)
+            # The directory's own time is the commit's, for whoever asks how old the context is.
+            moment = int(await self._git(["-C", str(work), "show", "-s", "--format=%ct", commit], source, ssh))
             if source.submodules is not False and (work / ".gitmodules").exists():
-                update = ["-C", str(work), "submodule", "update", "-q", "--init", "--recursive", "--depth=1"]
-                await self._git(update, source, ssh)
+                update = ["-C", str(work), "submodule", "update", "-q", "--init", "--recursive"]
+                await self._shallow(update, [], source, ssh)
             if source.keep_git_dir:
                 await self._settle(source, work)
             else:
                 await asyncio.to_thread(_forget_git, work)
+            os.utime(work, (moment, moment))
             work.rename(place)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
+
+    async def _shallow(self, command: Sequence[str], what: Sequence[str], source: GitRef, ssh: str) -> None:
+        """Fetch without history where the server can do that: one that only serves files ("dumb" http) cannot."""
+        try:
+            await self._git([*command, "--depth=1", *what], source, ssh)
+        except Unavailable as error:
+            if "shallow" not in error.message:
+                raise
+            await self._git([*command, *what], source, ssh)
 
     async def _settle(self, source: GitRef, work: Path) -> None:
         """Take out of .git what differs from fetch to fetch."""

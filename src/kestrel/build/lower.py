@@ -58,8 +58,8 @@ class Lowering:
 
     @property
     def cwd(self) -> str:
-        """The working directory, absolute."""
-        return posixpath.join("/", self.config.working_dir)
+        """The working directory, absolute and cleaned."""
+        return clean(posixpath.join("/", self.config.working_dir))
 
     def configure(self, **changes: Any) -> None:
         """Change fields of the configuration."""

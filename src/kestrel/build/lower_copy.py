@@ -6,7 +6,7 @@ from dataclasses import replace
 from kestrel.base.errors import InvalidArgument
 from kestrel.build.git import check
 from kestrel.build.graph import Context, CopyFiles, Inline, MakeDirectory, Origin, Remote, Repository, Selection, Step
-from kestrel.build.lower import Lowering, clean
+from kestrel.build.lower import Lowering
 from kestrel.build.ownership import numeric_owner, parse_mode
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.decode import names_directory
@@ -118,8 +118,9 @@ def _created_by(instruction: ins.Transfer) -> str:
 
 def lower_workdir(stage: Lowering, instruction: ins.Workdir) -> None:
     """WORKDIR: relative to the one before; the directory is made if it is not there."""
-    path = clean("/" + instruction.path) if instruction.path.startswith("/") else stage.absolute(instruction.path)
-    stage.configure(working_dir=path)
+    path = stage.absolute(instruction.path)
+    # Docker keeps an absolute path as it is written: a slash at its end is seen by whoever reads the configuration.
+    stage.configure(working_dir=instruction.path if instruction.path.startswith("/") else path)
     if path == "/":
         stage.record("WORKDIR /")
         return

@@ -4,8 +4,8 @@ Answered before any image is looked up: the outline lists the images to resolve,
 is never asked of a registry.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.build.scope import Scope
@@ -14,6 +14,7 @@ from kestrel.dockerfile.decode import decode_text, parse_mount
 from kestrel.dockerfile.errors import DockerfileError, suggestion
 from kestrel.dockerfile.nodes import Source
 from kestrel.oci.platform import Platform
+from kestrel.oci.reference import Reference
 
 SCRATCH = "scratch"
 
@@ -38,39 +39,89 @@ class StageOutline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """All stages, the target's index, and the indices of those it needs, in order."""
+    """All stages, the target's index, and the indices of those it needs, in order.
+
+    `named` are the contexts given with the request: a name that is one of them means neither a stage nor an image.
+    """
 
     stages: tuple[StageOutline, ...]
     target: int
     needed: tuple[int, ...]
     global_args: Mapping[str, str]
+    named: "Named"
 
-    def images(self, contexts: Mapping[str, object]) -> dict[str, ins.Instruction]:
+    def images(self) -> dict[str, ins.Instruction]:
         """Return the names of images that the needed stages ask for, each with the instruction that does first."""
         names: dict[str, ins.Instruction] = {}
         for index in self.needed:
             outline = self.stages[index]
-            if outline.parent is None and outline.image != SCRATCH and outline.image not in contexts:
-                names.setdefault(outline.image, outline.stage.from_)
-            for instruction in outline.instructions:
-                for name in references(instruction):
-                    if self.find(name, index) is None and name != SCRATCH and name not in contexts:
-                        names.setdefault(name, instruction)
+            wanted: list[tuple[str, ins.Instruction]] = []
+            if outline.parent is None:
+                wanted.append((outline.image, outline.stage.from_))
+            wanted += [
+                (self.named.image(name), instruction)
+                for instruction in outline.instructions
+                for name in references(instruction)
+                if self.find(name, index) is None
+            ]
+            for name, instruction in wanted:
+                if name != SCRATCH and self.named.directory(name) is None:
+                    names.setdefault(name, instruction)
         return names
 
     def find(self, name: str, before: int) -> int | None:
         """Return the index of the stage that `name` (or a number) means at a place, or None."""
-        return find_stage([o.stage for o in self.stages], name, before)
+        return None if name in self.named else find_stage([o.stage for o in self.stages], name, before)
 
 
-def outline(program: ins.Program, source: Source, scope: Scope, target: str) -> Outline:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """The contexts of a request by name: directories, and images by what they are to be instead.
+
+    An image's name means the context also where it is written otherwise, such as `busybox` without its tag.
+    """
+
+    directories: frozenset[str] = frozenset()
+    images: Mapping[str, str] = field(default_factory=dict)
+
+    def __contains__(self, name: str) -> bool:
+        return _known(name, self.directories) is not None or _known(name, self.images) is not None
+
+    def directory(self, name: str) -> str | None:
+        """Return the context that is a directory and meant by a name."""
+        return _known(name, self.directories)
+
+    def image(self, name: str) -> str:
+        """Return the image that a name means."""
+        known = _known(name, self.images)
+        return name if known is None else self.images[known]
+
+
+def _known(name: str, among: Collection[str]) -> str | None:
+    if name in among or not among:
+        return name if among else None
+    try:
+        full = Reference.parse(name)
+    except InvalidArgument:
+        return None
+    return next((each for each in (full.familiar(), str(full)) if each in among), None)
+
+
+def outline(
+    program: ins.Program,
+    source: Source,
+    scope: Scope,
+    target: str,
+    named: Named = Named(),
+) -> Outline:
     """Expand every FROM and find out which stages the target needs. Raises DockerfileError."""
     for arg in program.global_args:
         scope.declare(arg)
-    stages = tuple(_outline(stage, source, scope, program.stages) for stage in program.stages)
+    stages = tuple(_outline(stage, source, scope, program.stages, named) for stage in program.stages)
     index = _target(program.stages, target)
     values = {name: value for name, value in scope.args.items() if value is not None}
-    return Outline(stages=stages, target=index, needed=_needed(stages, index), global_args=values)
+    found = Outline(stages=stages, target=index, needed=(), global_args=values, named=named)
+    return replace(found, needed=_needed(found))
 
 
 def with_triggers(outline: Outline, on_build: Mapping[str, tuple[str, ...]]) -> Outline:
@@ -81,14 +132,15 @@ def with_triggers(outline: Outline, on_build: Mapping[str, tuple[str, ...]]) -> 
         else each
         for each in outline.stages
     )
-    return replace(outline, stages=stages, needed=_needed(stages, outline.target))
+    complete = replace(outline, stages=stages)
+    return replace(complete, needed=_needed(complete))
 
 
-def _needed(stages: tuple[StageOutline, ...], target: int) -> tuple[int, ...]:
+def _needed(outline: Outline) -> tuple[int, ...]:
     """Return the indices of the stages that the target builds on or copies from, itself included."""
-    declared = [each.stage for each in stages]
+    stages = outline.stages
     needed: set[int] = set()
-    pending = [target]
+    pending = [outline.target]
     while pending:
         current = pending.pop()
         if current in needed:
@@ -96,12 +148,14 @@ def _needed(stages: tuple[StageOutline, ...], target: int) -> tuple[int, ...]:
         needed.add(current)
         parent = stages[current].parent
         names = [name for instruction in stages[current].instructions for name in references(instruction)]
-        found = [parent, *(find_stage(declared, name, current) for name in names)]
+        found = [parent, *(outline.find(name, current) for name in names)]
         pending.extend(index for index in found if index is not None)
     return tuple(sorted(needed))
 
 
-def _outline(stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.Stage, ...]) -> StageOutline:
+def _outline(
+    stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.Stage, ...], named: Named
+) -> StageOutline:
     predefined = Scope(scope.given, scope.predefined, escape=scope.escape)
     predefined.args = {**scope.predefined, **scope.args}
     try:
@@ -116,6 +170,8 @@ def _outline(stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.S
             hint="declare the ARG before the first FROM, and give it a default or a --build-arg",
         )
     _check_platform(stage.from_, base, source)
+    if base.image in named:
+        return StageOutline(stage=stage, image=named.image(base.image), parent=None)
     parent = find_stage(stages, base.image, stage.index, numbers=False)
     triggers = None if parent is None else _triggers(stages[parent])
     return StageOutline(stage=stage, image=base.image, parent=parent, triggers=triggers)

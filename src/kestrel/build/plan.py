@@ -11,7 +11,18 @@ from typing import Any
 
 from kestrel.base.errors import InvalidArgument, KestrelError
 from kestrel.build import lower_config, lower_copy, lower_run
-from kestrel.build.graph import BaseImage, Context, Filesystem, Origin, Plan, PlannedStage, Step, needed
+from kestrel.build.graph import (
+    BaseImage,
+    Context,
+    CopyFiles,
+    Filesystem,
+    Origin,
+    Plan,
+    PlannedStage,
+    Selection,
+    Step,
+    needed,
+)
 from kestrel.build.lower import DEFAULT_PATH, Lowering
 from kestrel.build.lower_from import SCRATCH, Outline, StageOutline
 from kestrel.build.scope import PROXIES, Scope
@@ -55,7 +66,6 @@ class Planner:
     bases: Mapping[str, BaseImage]
     given: Mapping[str, str]
     predefined: Mapping[str, str]
-    contexts: Mapping[str, object] = field(default_factory=dict)
     epoch: int | None = None
     network: str = "default"
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -77,6 +87,9 @@ class Planner:
 
     def _stage(self, outline: StageOutline) -> Lowering:
         stage = self._begin(outline)
+        context = self.outline.named.directory(outline.image) if outline.parent is None else None
+        if context is not None:
+            _whole(stage, outline.stage.from_, context)
         if outline.triggers:
             stage.configure(on_build=())
             for instruction in outline.triggers:
@@ -133,9 +146,12 @@ class Planner:
         )
 
     def _origin(self, name: str, index: int) -> Origin | Step | Context:
-        if name in self.contexts:
-            return Context(name=name)
+        named = self.outline.named
+        context = named.directory(name)
+        if context is not None:
+            return Context(name=context)
         found = self.outline.find(name, index)
+        name = named.image(name)
         if found is not None:
             return self._done[found].filesystem
         if name == SCRATCH:
@@ -160,6 +176,13 @@ class Planner:
         known = {*self._used, *self.outline.global_args, *self.predefined, "SOURCE_DATE_EPOCH"}
         unused = [n for n in self.given if n not in known and n not in PROXIES and not n.startswith("BUILDKIT_")]
         return [f"--build-arg {name} was given, but no ARG of the needed stages takes it" for name in unused]
+
+
+def _whole(stage: Lowering, instruction: ins.From, context: str) -> None:
+    """FROM a context: its files are what the stage begins with."""
+    selection = Selection(origin=Context(name=context), patterns=("/",))
+    operation = CopyFiles(selections=(selection,), destination="/", as_directory=True)
+    stage.step(instruction, operation, f"FROM {context}")
 
 
 def _planned(stage: Lowering) -> PlannedStage:

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -33,19 +34,21 @@ Get = Callable[[str, dict[str, str]], "AbstractAsyncContextManager[Answer]"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A server's answer: status, validator (ETag), and the body in pieces."""
+    """A server's answer: status, validator (ETag), the body in pieces, and its time in seconds if it says one."""
 
     status: int
     validator: str
     pieces: AsyncIterator[bytes]
+    modified: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A file as it was fetched: where it is kept, and the name its URL gives it."""
+    """A file as it was fetched: where it is kept, the name its URL gives it, and its time as the server has it."""
 
     path: Path
     name: str
+    modified: int | None = None
 
 
 @asynccontextmanager
@@ -53,11 +56,19 @@ async def over_http(url: str, headers: dict[str, str]) -> AsyncIterator[Answer]:
     """Open a URL with a session of its own: ADD of a URL is rare. Raises Unavailable when the server is not reached."""
     try:
         async with http.session() as session, session.get(url, headers=headers) as response:
-            yield Answer(response.status, response.headers.get("ETag", ""), response.content.iter_chunked(1 << 20))
+            tag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
+            yield Answer(response.status, tag, response.content.iter_chunked(1 << 20), _seconds(modified))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unavailable(
             f"cannot fetch {url}: {str(error) or type(error).__name__}", hint="check the address and the network"
         ) from error
+
+
+def _seconds(text: str) -> int | None:
+    try:
+        return int(parsedate_to_datetime(text).timestamp())
+    except (ValueError, OverflowError):
+        return None
 
 
 class Downloads:
@@ -100,7 +111,7 @@ class Downloads:
             path = await self._keep(url, name, checksum, answer)
             if answer.validator:
                 self._validators[url] = (answer.validator, path)
-            return Fetched(path=path, name=name)
+            return Fetched(path=path, name=name, modified=answer.modified)
 
     async def _keep(self, url: str, name: str, checksum: str, answer: Answer) -> Path:
         algorithm = checksum.partition(":")[0] or "sha256"

@@ -21,13 +21,14 @@ _LARGEST = 4 << 20
 class BuildRequest:
     """What to build. `dockerfile` is a path (None: `Dockerfile` in the context); `target` a stage (empty: the last).
 
-    `source_date_epoch` is the time in seconds that files are clamped to; None takes the build argument
-    SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets without a flag of
-    its own. `contexts` are further directories by name, for `--from`. `secrets` maps ids to files,
-    `ssh` ids to sockets of agents.
+    A context is a directory, or what `Contexts` brings here; `contexts` are further ones, each in the place of whatever
+    the Dockerfile calls by its name. `images` and `times` are the names of contexts that are images, and the times
+    (seconds) of those that have one. `source_date_epoch` is the time in seconds that files are clamped to; None takes
+    the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets
+    without a flag of its own. `secrets` maps ids to files, `ssh` ids to sockets of agents.
     """
 
-    context: Path
+    context: Path | str
     dockerfile: Path | None = None
     tags: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -38,7 +39,9 @@ class BuildRequest:
     network: str = "default"
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
-    contexts: Mapping[str, Path] = field(default_factory=dict)
+    contexts: Mapping[str, Path | str] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
     source_date_epoch: int | None = None
     outputs: tuple[Output, ...] = ()
 
@@ -56,13 +59,15 @@ class Read:
 def clamp(request: BuildRequest, read: Read, first: Outline) -> int | None:
     """Return the time files are clamped to: what was asked for, or an ARG before the first FROM; None for the base's.
 
-    `context` means the time of the context, which a directory has none of. Raises InvalidArgument.
+    `context`, or the name of another one, means the time that it has: a directory of this machine has none. Raises
+    InvalidArgument.
     """
     if request.source_date_epoch is not None:
         return request.source_date_epoch
     text = request.build_args.get(EPOCH) or first.global_args.get(EPOCH, "")
-    if text in ("", "context"):
-        return None
+    name = "" if text == "context" else text
+    if not text or name in request.times or name in ("", *request.contexts):
+        return request.times.get(name) if text else None
     if text.isdecimal() and int(text) <= 1 << 40:
         return int(text)
     sentence, hint = f"{EPOCH} is `{text}`", "it is a number of seconds since 1970"
@@ -72,11 +77,17 @@ def clamp(request: BuildRequest, read: Read, first: Outline) -> int | None:
     raise DockerfileError.at(written.node, sentence, source=read.source, hint=hint)
 
 
+def directory_of(context: Path | str) -> Path:
+    """Return the directory that a context is; anything else has been brought here by now. Raises NotFound."""
+    path = Path(context)
+    if not path.is_dir():
+        raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
+    return path
+
+
 def read_files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
     """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
-    context = Path(request.context)
-    if not context.is_dir():
-        raise NotFound(f"the context {context} is not a directory", hint="give the directory that COPY reads from")
+    context = directory_of(request.context)
     path = request.dockerfile or context / DOCKERFILE
     if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
         path = context / DOCKERFILE.lower()  # as docker has it
@@ -128,7 +139,7 @@ def open_context(request: BuildRequest, read: Read, name: str) -> Tree:
     """Return a fresh tree of a context by name, the main one's is empty."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if name:
-        path = request.contexts[name]
+        path = directory_of(request.contexts[name])
         return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / DOCKERFILE, path))
     return Tree(
         os.open(request.context, flags), name="the build context", where=str(request.context), ignore=read.ignore

@@ -32,6 +32,7 @@ from kestrel.build.collect import (
     remove,
 )
 from kestrel.build.contents import Contents, look_into
+from kestrel.build.contexts import Contexts
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Emit, Event, Exported, Listed, Planned, Warned
 from kestrel.build.executor import Executor
@@ -43,7 +44,7 @@ from kestrel.build.graph import BaseImage, Plan
 from kestrel.build.journal import Journal, Logged
 from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, leaked, needles, search
-from kestrel.build.lower_from import Outline, outline, with_triggers
+from kestrel.build.lower_from import Named, Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.offers import BuildOutline, Target, build_outline, targets
 from kestrel.build.outputs import file_at, write_files
@@ -118,13 +119,18 @@ class Builder:
         layers = Layers(snapshots, content)
         layers.discard_strays()
         mounts = Mounts(root, scratch or root / "scratch")
+        downloads = Downloads(root / "downloads", get)
+        repositories = Repositories(root / "repositories")
+        self._contexts = Contexts(
+            downloads=downloads, repositories=repositories, images=images, directory=root / "contexts"
+        )
         self._tools = Tools(
             cache=self.cache,
             digests=FileDigests(database),
             layers=layers,
             worker=Worker(layers=layers, executor=executor, mounts=mounts),
-            downloads=Downloads(root / "downloads", get),
-            repositories=Repositories(root / "repositories"),
+            downloads=downloads,
+            repositories=repositories,
             flights=Flights[Layer, Event](),
         )
 
@@ -144,6 +150,7 @@ class Builder:
 
     async def _build(self, request: BuildRequest, progress: Emit, on_failure: OnFailure | None) -> BuildResult:
         began = time.monotonic()
+        request = await self._contexts.at_hand(request)
         read = await asyncio.to_thread(read_program, request)
         advise(read, request, progress)
         bases = Bases(self._images, progress, pull=request.pull)
@@ -238,12 +245,13 @@ class Builder:
 
     async def plan(self, request: BuildRequest) -> Plan:
         """Return the plan of a request without running anything (base images are looked up, and pulled if absent)."""
+        request = await self._contexts.at_hand(request)
         read = await asyncio.to_thread(read_program, request)
         return await self._plan(request, read, Bases(self._images, lambda _: None, pull=request.pull))
 
     async def check(self, request: BuildRequest) -> Checked:
         """Look at the Dockerfile without running or pulling anything. Raises KestrelError when it cannot be read."""
-        data, name, ignore = await asyncio.to_thread(read_files, request)
+        data, name, ignore = await asyncio.to_thread(read_files, await self._contexts.at_hand(request))
         checked = examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target)
         found: dict[str, Base] = {}
         for image in image_names(data, name, request.build_args):
@@ -272,19 +280,20 @@ class Builder:
 
     async def targets(self, request: BuildRequest) -> tuple[Target, ...]:
         """Return the stages that can be built."""
-        return targets((await asyncio.to_thread(read_program, request)).program)
+        return targets((await asyncio.to_thread(read_program, await self._contexts.at_hand(request))).program)
 
     async def outline(self, request: BuildRequest) -> BuildOutline:
         """Return the arguments, secrets and agents that a build of the target takes."""
-        read = await asyncio.to_thread(read_program, request)
+        read = await asyncio.to_thread(read_program, await self._contexts.at_hand(request))
         return build_outline(read.source, read.escape, read.program, request.target, request.build_args)
 
     async def _plan(self, request: BuildRequest, read: Read, bases: Bases) -> Plan:
         predefined = platform_args(Platform.host(), request.target)
         scope = Scope(dict(request.build_args), predefined, escape=read.escape)
-        first = outline(read.program, read.source, scope, request.target)
+        named = Named(directories=frozenset(request.contexts), images=request.images)
+        first = outline(read.program, read.source, scope, request.target, named)
         found: dict[str, BaseImage] = {}
-        while missing := {n: i for n, i in first.images(request.contexts).items() if n not in found}:
+        while missing := {n: i for n, i in first.images().items() if n not in found}:
             found.update(await self._find(missing, read, bases))
             first = with_triggers(first, {name: base.config.on_build for name, base in found.items()})
         return self._planner(request, read, first, found, predefined, clamp(request, read, first)).plan()
@@ -325,7 +334,6 @@ class Builder:
             bases=found,
             given=dict(request.build_args),
             predefined=predefined,
-            contexts=request.contexts,
             epoch=epoch,
             network=request.network or "default",
             labels=request.labels,

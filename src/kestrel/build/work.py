@@ -4,21 +4,17 @@ Whatever happens, the writable root is gone when this returns: it has become a l
 """
 
 import asyncio
-import bz2
-import lzma
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from io import BytesIO
-from typing import BinaryIO, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from kestrel.archive.apply import Form, apply
-from kestrel.archive.compression import BOMB_RATIO, BOMB_SIZE, LayerReader, sniff
-from kestrel.base.errors import DataLoss, FailedPrecondition, InvalidArgument, KestrelError, ResourceExhausted
+from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.base.ids import new_id, short
 from kestrel.build import leftovers
+from kestrel.build.archives import is_archive, plain
 from kestrel.build.cache import Layer
 from kestrel.build.copy import Writer
 from kestrel.build.direct import compose
@@ -244,7 +240,7 @@ def copy_files(operation: CopyFiles, rootfs: Rootfs, gatherings: Mapping[int, Ga
 
 def _opens_archive(reader: Reader) -> bool:
     with open(reader.open(""), "rb") as file:
-        return _is_archive(file.read(1 << 16))
+        return is_archive(file)
 
 
 def _unpacked(writer: Writer, tree: Tree, source: Source, destination: str, owner: tuple[int, int] | None) -> bool:
@@ -252,69 +248,9 @@ def _unpacked(writer: Writer, tree: Tree, source: Source, destination: str, owne
     if source.entries[0].kind != FILE:
         return False
     with tree.opened(source) as reader, open(reader.open(""), "rb") as file:
-        head = file.read(1 << 16)
-        if not _is_archive(head):
+        if not is_archive(file):
             return False
-        kind = sniff(head[:6])
-        file.seek(0)
         directory = writer.make_directory(destination)
         with kernel_mounts.opened(directory):
-            apply(_plain(file, kind), directory, form=Form.PLAIN, owner=owner)
+            apply(plain(file), directory, form=Form.PLAIN, owner=owner)
     return True
-
-
-class _Bounded:
-    """A plain stream behind a packed one, which may not grow without measure (a "decompression bomb")."""
-
-    def __init__(self, plain: "lzma.LZMAFile | bz2.BZ2File", packed: int) -> None:
-        self._plain = plain
-        self._left = max(BOMB_SIZE, BOMB_RATIO * packed)
-
-    def read(self, size: int = 1 << 17, /) -> bytes:
-        try:
-            data = self._plain.read(size)
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            raise DataLoss(f"the archive is broken: {error}") from None
-        self._left -= len(data)
-        if self._left < 0:
-            raise ResourceExhausted("the archive unpacks to far more than it is", hint="it was refused")
-        return data
-
-
-def _plain(file: BinaryIO, kind: str) -> "LayerReader | _Bounded":
-    """Return a reader of the plain tar in an archive of that kind."""
-    if kind not in ("xz", "bzip2"):
-        return LayerReader(file)
-    packed = os.fstat(file.fileno()).st_size
-    return _Bounded(lzma.LZMAFile(file) if kind == "xz" else bz2.BZ2File(file), packed)
-
-
-def _is_archive(head: bytes) -> bool:
-    """Tell a tar, plain or compressed, by its first bytes."""
-    kind = sniff(head[:6])
-    if kind in ("bzip2", "xz"):
-        try:
-            plain = (
-                bz2.BZ2Decompressor().decompress(head) if kind == "bzip2" else lzma.LZMADecompressor().decompress(head)
-            )
-        except (OSError, lzma.LZMAError, EOFError):
-            return False
-        return _is_tar(plain)
-    if kind:
-        try:
-            return _is_tar(LayerReader(BytesIO(head)).read(512))
-        except KestrelError:
-            return False
-    return _is_tar(head)
-
-
-def _is_tar(head: bytes) -> bool:
-    """Check the header's own sum (POSIX pax, "ustar Interchange Format")."""
-    block = head[:512]
-    if len(block) < 512 or not block[0]:
-        return False
-    try:
-        told = int(block[148:156].strip(b"\0 ") or b"x", 8)
-    except ValueError:
-        return False
-    return told == sum(block[:148]) + 8 * 32 + sum(block[156:])

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 def build(parsed: "Parsed") -> int:
     """`kestrel build`."""
-    context = os.path.abspath(parsed.words[0])
-    if not os.path.isdir(context):
-        raise InvalidArgument(f"the context {parsed.words[0]} is not a directory", hint="usually it is `.`")
+    context = _place(parsed.words[0])
+    if not _is_elsewhere(context) and not os.path.isdir(context):
+        raise InvalidArgument(f"the context {context} is not a directory", hint="usually it is `.`, or give a URL")
     request = {
         "context": context,
-        "dockerfile": os.path.abspath(parsed.file) if parsed.file else "",
+        "dockerfile": os.path.abspath(parsed.file) if parsed.file and not _is_elsewhere(context) else parsed.file or "",
         "tags": parsed.tag,
         "build_args": [_argument(text) for text in parsed.build_arg],
         "target": parsed.target or "",
@@ -126,7 +126,21 @@ def _agent(text: str) -> str:
 
 def _directory(text: str) -> str:
     name, equals, path = text.partition("=")
-    return f"{name}={os.path.abspath(path)}" if equals else text
+    return f"{name}={_place(path)}" if equals else text
+
+
+def _place(text: str) -> str:
+    """Name a directory from the root, and leave alone what is elsewhere."""
+    place, layout = text, text.removeprefix("oci-layout://")
+    if layout != text:
+        return f"oci-layout://{os.path.abspath(layout)}"
+    return place if _is_elsewhere(place) else os.path.abspath(place)
+
+
+def _is_elsewhere(text: str) -> bool:
+    """Tell what is no directory of this machine, as far as the command line has to know."""
+    host, colon, _ = text.partition(":")
+    return "://" in text or text.startswith(("docker-image:", "github.com/")) or ("@" in host and bool(colon))
 
 
 def _argument(text: str) -> str:

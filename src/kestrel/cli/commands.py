@@ -92,7 +92,7 @@ COMMANDS = (
         Option("--pull", "look for a newer base image"),
         Option("--secret", "id=NAME,src=FILE for RUN --mount=type=secret", kind="list", metavar="SPEC"),
         Option("--ssh", "agent for RUN --mount=type=ssh and ADD of repositories", kind="list", metavar="NAME[=SOCKET]"),
-        Option("--build-context", "a further directory for --from", kind="list", metavar="NAME=DIR"),
+        Option("--build-context", "a further context for --from and FROM", kind="list", metavar="NAME=CONTEXT"),
         Option("-o --output", "type=oci|docker|tar|local,dest=PATH[,compression=gzip|zstd]", kind="list",
                metavar="SPEC"),
         Option("--label", "label of the image", kind="list", metavar="NAME=VALUE"),

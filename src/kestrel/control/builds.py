@@ -12,6 +12,7 @@ from kestrel.base.units import parse_size
 from kestrel.build import BuildRequest as Build
 from kestrel.build import FailedRun
 from kestrel.build.collect import WEEK, Policy
+from kestrel.build.contexts import is_elsewhere
 from kestrel.build.events import Entered
 from kestrel.build.outputs import parse_output
 from kestrel.control.images import Relay, relayed
@@ -191,7 +192,7 @@ async def log(services: Services, request: ImageRequest, _emit: Emit) -> Any:
 
 def _request(request: BuildRequest) -> Build:
     return Build(
-        context=Path(request.context),
+        context=request.context if is_elsewhere(request.context) else Path(request.context),
         dockerfile=Path(request.dockerfile) if request.dockerfile else None,
         tags=request.tags,
         build_args=dict(_pair(text) for text in request.build_args),
@@ -229,11 +230,15 @@ def _agent(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _context(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not name or not equals or not Path(path).is_dir():
-        raise InvalidArgument(f"invalid build context {text!r}", hint="write NAME=DIRECTORY")
-    return name, Path(path)
+def _context(text: str) -> tuple[str, Path | str]:
+    name, equals, where = text.partition("=")
+    if name and equals and is_elsewhere(where):
+        return name, where
+    if not name or not equals or not Path(where).is_dir():
+        raise InvalidArgument(
+            f"invalid build context {text!r}", hint="write NAME=DIRECTORY, NAME=URL or NAME=docker-image://IMAGE"
+        )
+    return name, Path(where)
 
 
 VERBS: Verbs = {

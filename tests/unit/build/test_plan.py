@@ -31,7 +31,7 @@ def plan(text: str, *, target: str = "", args: dict[str, str] | None = None, **i
     wanted = {"base", *images}
     bases = {name: base(name, **images.get(name, {})) for name in wanted}
     first = with_triggers(first, {name: each.config.on_build for name, each in bases.items()})
-    missing = set(first.images({})) - wanted
+    missing = set(first.images()) - wanted
     assert not missing, missing
     planner = Planner(
         outline=first,

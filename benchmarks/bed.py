@@ -132,7 +132,7 @@ class Bed:
             return ""
         home = self.place("zot")
         document = {
-            "storage": {"rootDirectory": f"{home}/data"},
+            "storage": {"rootDirectory": f"{home}/data", "commit": True},  # synced before it is acknowledged, as ours
             "http": {"address": "127.0.0.1", "port": str(ZOT_PORT)},
             "log": {"level": "error"},
         }

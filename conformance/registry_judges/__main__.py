@@ -1,6 +1,6 @@
 """Judge the registries that are here and print each test that did not pass by name, then one line a registry.
 
-conformance/registry [--write] [-v] [kestrel] [docker-registry] [zot]
+conformance/registry [--write] [-v] [kestrel] ["kestrel with accounts"] [docker-registry] [zot]
 """
 
 import sys
@@ -27,15 +27,15 @@ def main(arguments: "list[str]") -> int:
         if not present(name):
             print(f"{SUITE}, {name}: not run: it is not on this machine")
             continue
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, SERVERS[name](Path(directory)) as address:
-            verdicts.append(judge(program, name, address))
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, SERVERS[name](Path(directory)) as served:
+            verdicts.append(judge(program, name, *served))
     for verdict in verdicts:
         _print(verdict, verbose="-v" in arguments)
     print()
     print(_lines(verdicts))
     if "--write" in arguments:
         _renew(verdicts)
-    return int(any(verdict.failed for verdict in verdicts if verdict.registry == "kestrel"))
+    return int(any(verdict.failed for verdict in verdicts if verdict.registry.startswith("kestrel")))
 
 
 def _print(verdict: Verdict, *, verbose: bool) -> None:

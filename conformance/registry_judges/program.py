@@ -46,9 +46,9 @@ def locate() -> "Path | None":
     return Path(named).resolve() if named and os.access(named, os.X_OK) else None
 
 
-def judge(program: Path, registry: str, address: str, credentials: "tuple[str, str] | None" = None) -> Verdict:
+def judge(program: Path, registry: str, address: str, login: tuple[str, str]) -> Verdict:
     """Run every test against the registry at `address` (host:port, plain HTTP)."""
-    username, password = credentials or ("", "")
+    username, password = login
     with tempfile.TemporaryDirectory() as results:
         environment = {
             **os.environ,

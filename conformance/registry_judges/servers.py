@@ -22,27 +22,40 @@ from kestrel.content import Store
 from kestrel.http.server import Server, Tcp
 from kestrel.registry import Registry, Settings
 
-async def main(root, port):
+async def main(root, port, name, password):
     database = Database(root / "kestrel.db")
     registry = Registry(Store(root, database), database, Settings(sparse=True))
+    if name:
+        registry.accounts.add_user(name, password, (("conformance/**", "push,delete"),))
     async with Server(registry.handle, [Tcp(port=port)]):
         await asyncio.Event().wait()
 
-asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))
 """
+NOBODY = ("", "")
+ACCOUNT = ("judge", "correct horse")
+Served = tuple[str, tuple[str, str]]
+"""Address (host:port), and the name and password to log in with."""
 PATIENCE = 30.0  # seconds until a registry has to answer
 
 
 @contextlib.contextmanager
-def kestrel(directory: Path) -> Iterator[str]:
+def kestrel(directory: Path, login: tuple[str, str] = NOBODY) -> Iterator[Served]:
     """Our registry alone, with sparse indexes allowed, as the program tests them."""
     port = free_port()
-    with _running([sys.executable, "-c", SERVE, str(directory), str(port)], port) as address:
-        yield address
+    with _running([sys.executable, "-c", SERVE, str(directory), str(port), *login], port) as address:
+        yield address, login
 
 
 @contextlib.contextmanager
-def docker_registry(directory: Path) -> Iterator[str]:
+def kestrel_with_accounts(directory: Path) -> Iterator[Served]:
+    """The same behind its token server, with one account that may do everything below `conformance/`."""
+    with kestrel(directory, ACCOUNT) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def docker_registry(directory: Path) -> Iterator[Served]:
     """Debian's docker-registry."""
     port = free_port()
     settings = directory / "config.yml"
@@ -51,11 +64,11 @@ def docker_registry(directory: Path) -> Iterator[str]:
         f"  filesystem: {{rootdirectory: {directory}/data}}\n  delete: {{enabled: true}}\n"
     )
     with _running(["docker-registry", "serve", str(settings)], port) as address:
-        yield address
+        yield address, NOBODY
 
 
 @contextlib.contextmanager
-def zot(directory: Path) -> Iterator[str]:
+def zot(directory: Path) -> Iterator[Served]:
     """zot, as its binary comes."""
     port = free_port()
     settings = directory / "config.json"
@@ -66,15 +79,20 @@ def zot(directory: Path) -> Iterator[str]:
     }
     settings.write_text(json.dumps(document))
     with _running([_zot(), "serve", str(settings)], port) as address:
-        yield address
+        yield address, NOBODY
 
 
-SERVERS = {"kestrel": kestrel, "docker-registry": docker_registry, "zot": zot}
+SERVERS = {
+    "kestrel": kestrel,
+    "kestrel with accounts": kestrel_with_accounts,
+    "docker-registry": docker_registry,
+    "zot": zot,
+}
 
 
 def present(name: str) -> bool:
     """Say whether a registry's program is on this machine."""
-    return name == "kestrel" or shutil.which(_zot() if name == "zot" else name) is not None
+    return name.startswith("kestrel") or shutil.which(_zot() if name == "zot" else name) is not None
 
 
 def _zot() -> str:

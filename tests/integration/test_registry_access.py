@@ -211,6 +211,11 @@ async def test_a_blob_is_mounted_only_from_where_one_may_read(guarded: Guarded) 
     guarded.content.put(b"shared layer")
     guarded.registry.repositories.add_blob("public/app", layer)
     path = f"/v2/team/app/blobs/uploads/?mount={layer}&from=public/app"
+    narrow = await token(guarded, "scope=repository:team/app:pull,push", **basic("alice", PASSWORD))
+    bearer = {"Authorization": f"Bearer {narrow['token']}"}
+    status, headers, _ = await guarded.ask("POST", path, headers=bearer)
+    assert status == 401  # she may read there, with another token: the challenge says which
+    assert 'scope="repository:team/app:pull,push repository:public/app:pull"' in headers["www-authenticate"]
     assert (await guarded.ask("POST", path, headers=basic("alice", PASSWORD)))[0] == 201
 
 

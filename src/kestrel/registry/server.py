@@ -150,7 +150,9 @@ class Registry:
         action, act = chosen
         if route.endpoint in ("token", "catalog"):
             return await act(await self._gate.principal(request) if route.endpoint == "catalog" else _NOBODY)
-        return await act(await self._gate.admit(request, Wanted(route.repository, _NEEDS[action])))
+        source = request.query.get("from", "") if route.endpoint == "upload" else ""
+        wanted = Wanted(route.repository, _NEEDS[action], source if is_repository(source) else "")
+        return await act(await self._gate.admit(request, wanted))
 
     def _route(self, request: web.BaseRequest) -> Route:
         """Return what can be done at a path; raises Refusal when it is no endpoint at all."""

@@ -33,15 +33,20 @@ _WAITING = 64  # and waiting for that
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a request is for. Without a repository it only wants to know whether it is let in."""
+    """What a request is for. Without a repository it only wants to know whether it is let in.
+
+    `source` is where a blob is to be mounted from. Who may not read there still gets in, and sends the blob.
+    """
 
     repository: str = ""
     actions: tuple[str, ...] = ()
+    source: str = ""
 
     @property
     def scope(self) -> str:
         """The same in the words of a challenge."""
-        return f"repository:{self.repository}:{','.join(self.actions)}" if self.repository else ""
+        scope = f"repository:{self.repository}:{','.join(self.actions)}" if self.repository else ""
+        return f"{scope} repository:{self.source}:{PULL}" if self.source else scope
 
 
 class Gate:
@@ -88,7 +93,8 @@ class Gate:
                 raise self._challenge(request, wanted, principal)
             return principal
         lacking = [action for action in wanted.actions if not principal.may(action, wanted.repository)]
-        if lacking:
+        narrow = wanted.source and principal.scopes is not None and not principal.may(PULL, wanted.source)
+        if lacking or (narrow and PULL in principal.granted(wanted.source)):
             raise self._challenge(request, wanted, principal)
         return principal
 

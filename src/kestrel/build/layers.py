@@ -23,6 +23,11 @@ PREFIX: Final = "build-"
 """Keys of snapshots that belong to a running build; one that exists at start was left by a killed daemon."""
 
 
+def plain_directory(view: Rootfs) -> str:
+    """Return the path of what a plan shows where that is a directory of this host as it is, else nothing."""
+    return view.lowers[0].path if len(view.lowers) == 1 and view.lowers[0].kind != "erofs" else ""
+
+
 class Layers:
     """Writable roots for steps, and what becomes of them. Methods block; call them in worker threads."""
 

@@ -1,6 +1,6 @@
 """What RUN --mount asks for, made ready as files and directories of the host, and put away afterwards.
 
-bind     the selected files are copied to a private directory; what the command writes there is discarded
+bind     what is selected, read-only (`shown`); where it may be written to, a private copy that is discarded
 cache    a directory kept between builds, by id; `locked` waits for its turn, `private` takes another one if in use
 tmpfs    memory
 ssh      a socket that leads to an agent of the host, for the owner that is asked for
@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,9 +74,14 @@ class Mounts:
         gatherings: Mapping[int, Gathering],
         given: Given,
         epoch: int,
+        show: Callable[[Gathering, Mount, ExitStack], str | None],
     ) -> AsyncIterator[tuple[tuple[RunMount, ...], dict[str, str]]]:
-        """Give the mounts of a step, and environment variables that secrets asked for."""
+        """Give the mounts of a step, and environment variables that secrets asked for.
+
+        `show` gives the path of what a bind mount shows, None to have it copied.
+        """
         directory = self._scratch / name
+        stack = ExitStack()
         locks: list[asyncio.Lock] = []
         taken: list[Path] = []
         env: dict[str, str] = {}
@@ -87,7 +92,9 @@ class Mounts:
             for number, item in enumerate(operation.mounts):
                 place = directory / str(number)
                 if item.mount.type == "bind":
-                    source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
+                    source = await asyncio.to_thread(show, gatherings[number], item.mount, stack)
+                    if source is None:
+                        source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
                     ready.append(RunMount(target=item.mount.target, source=source, read_only=item.mount.read_only))
                 elif item.mount.type == "cache":
                     seed = gatherings.get(number)
@@ -114,6 +121,7 @@ class Mounts:
             for lock in locks:
                 lock.release()
             self._busy.difference_update(taken)
+            stack.close()
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, True))
 
     async def _cache(

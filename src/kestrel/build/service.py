@@ -128,7 +128,7 @@ class Builder:
             cache=self.cache,
             digests=FileDigests(database),
             layers=layers,
-            worker=Worker(layers=layers, executor=executor, mounts=mounts),
+            worker=Worker(layers=layers, cache=self.cache, executor=executor, mounts=mounts),
             downloads=downloads,
             repositories=repositories,
             flights=Flights[Layer, Event](),

@@ -38,7 +38,7 @@ from kestrel.build.graph import (
     Selection,
     Step,
 )
-from kestrel.build.layers import Layers
+from kestrel.build.layers import Layers, plain_directory
 from kestrel.build.leaks import SecretLeaked
 from kestrel.build.mounts import Given
 from kestrel.build.ownership import parse_mode
@@ -306,8 +306,9 @@ class Solver:
             if not layers:
                 raise NotFound(f"{called} has no files", hint="copy from a stage or an image that has some")
             await self._unpack_once()
+            view = self.tools.layers.view(layers)
             opener = lambda: Tree(  # noqa: E731
-                open_rootfs(self.tools.layers.view(layers)), name=called, owners=True
+                open_rootfs(view), name=called, owners=True, directory=plain_directory(view)
             )
         elif isinstance(origin, Repository):
             source = origin.source

@@ -76,17 +76,25 @@ class Tree:
 
     `owners` keeps user, group and extended attributes of what is read (a stage's files); without it everything
     belongs to root, as docker has it for the build context. `lasting` says that a file's device, inode and times
-    mean the same file the next time.
+    mean the same file the next time. `directory` is its path, where it has one and never changes.
     """
 
     def __init__(
-        self, fd: int, *, name: str, where: str = "", ignore: IgnoreList | None = None, owners: bool = False
+        self,
+        fd: int,
+        *,
+        name: str,
+        where: str = "",
+        ignore: IgnoreList | None = None,
+        owners: bool = False,
+        directory: str = "",
     ) -> None:
         self.fd = fd
         self.name = name
         self._where = f" ({where})" if where else ""
         self.ignore = ignore or IgnoreList()
         self.owners = owners
+        self.directory = directory
         self.lasting = not owners
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from kestrel.archive.apply import Form, apply
@@ -15,7 +16,7 @@ from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.base.ids import new_id, short
 from kestrel.build import leftovers
 from kestrel.build.archives import is_archive, plain
-from kestrel.build.cache import Layer
+from kestrel.build.cache import Cache, Layer
 from kestrel.build.copy import Writer
 from kestrel.build.direct import compose
 from kestrel.build.events import Emit, Lines
@@ -27,6 +28,7 @@ from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, needles
 from kestrel.build.mounts import Given, Mounts
 from kestrel.build.ownership import find_owner, numeric_owner, parse_mode
+from kestrel.build.shown import shown
 from kestrel.build.tree import FILE, Reader, Source, Tree
 from kestrel.dockerfile.errors import excerpt
 from kestrel.linux import mounts as kernel_mounts
@@ -53,6 +55,7 @@ class Worker:
     """What carrying out steps needs."""
 
     layers: Layers
+    cache: Cache
     executor: Executor
     mounts: Mounts
 
@@ -134,7 +137,8 @@ class Worker:
         """Run a command; returns the host's numbers of the users it had."""
         name = f"step-{short(new_id())}"
         lines = Lines(step.id, emit)
-        prepared = self.mounts.prepared(name, operation, gatherings, given, step.epoch)
+        show = partial(shown, epoch=step.epoch, layers=self.layers, cache=self.cache)
+        prepared = self.mounts.prepared(name, operation, gatherings, given, step.epoch, show)
         async with prepared as (mounts, secret_env):
             places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
             run = Run(

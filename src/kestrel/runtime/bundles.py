@@ -164,14 +164,15 @@ def read_spec(path: str, shape: "Mapping[str, Any]") -> "dict[str, Any]":
 def _read(path: str) -> "dict[str, Any]":
     try:
         with open(path, encoding="utf-8") as file:
-            spec = plainjson.loads(file.read())
+            value = plainjson.loads(file.read())
     except FileNotFoundError:
-        raise NotFound(f"JSON specification file {path} not found", hint="`kestrel-runtime spec` makes one") from None
+        hint = "`kestrel-runtime spec` makes one" if os.path.basename(path) == CONFIG else None
+        raise NotFound(f"JSON specification file {path} not found", hint=hint) from None
     except ValueError as error:
         raise InvalidArgument(f"{path} is not JSON: {error}") from error
-    if not isinstance(spec, dict):
+    if not isinstance(value, dict):
         raise InvalidArgument(f"{path} is not a JSON object")
-    return spec
+    return value
 
 
 def every(root: str) -> list[str]:
@@ -214,9 +215,9 @@ def status(root: str, record: Record) -> str:
         return state.CREATING
     if start_time(record.pid) != record.started:
         return state.STOPPED
-    if os.path.lexists(f"{directory(root, record.id)}/{GATE}"):
-        return state.CREATED
-    return state.PAUSED if record.cgroup and frozen(record.cgroup) else state.RUNNING
+    if record.cgroup and frozen(record.cgroup):
+        return state.PAUSED  # also before its start: who waits at the gate cannot answer
+    return state.CREATED if os.path.lexists(f"{directory(root, record.id)}/{GATE}") else state.RUNNING
 
 
 def frozen(path: str) -> bool:

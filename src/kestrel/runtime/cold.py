@@ -302,7 +302,7 @@ def start(root: str, record: Record) -> None:
     state.require("start", bundles.status(root, record), record.id)
     connection = bundles.open_gate(place)
     if connection is None:
-        raise FailedPrecondition(f"cannot start a container that is not in the created state: {record.id}")
+        raise FailedPrecondition(f"cannot start an already running container: {record.id}")
     channel = Channel(connection)
     spec = bundles.load_config(root, record.id)
     try:
@@ -345,7 +345,7 @@ def execute(
     hide()
     now = bundles.status(root, record)
     if now == state.PAUSED and not paused:
-        raise FailedPrecondition("cannot exec in a paused container", hint="use --ignore-paused")
+        raise FailedPrecondition("cannot exec in a paused container (use --ignore-paused to override)")
     if now not in (state.CREATED, state.RUNNING, state.PAUSED):
         state.require("exec", now, record.id)
     spec = bundles.load_config(root, record.id)

@@ -46,8 +46,8 @@ def features() -> dict[str, Any]:
     }
 
 
-def example() -> dict[str, Any]:
-    """Return a config.json to begin with: a shell in a read-only root."""
+def example(*, rootless: bool = False) -> dict[str, Any]:
+    """Return a config.json to begin with: a shell in a read-only root. `rootless` asks for nothing that needs root."""
     # On version 1 a cgroup namespace of its own would hide from tools of the host where the container is.
     own_groups = ("cgroup",) if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else ()
     spec = default_spec(["sh"], namespaces=("pid", "network", "ipc", "uts", "mount", *own_groups))
@@ -64,4 +64,20 @@ def example() -> dict[str, Any]:
     spec["root"] = {"path": "rootfs", "readonly": True}
     spec["hostname"] = "kestrel"
     spec["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    return _without_root(spec) if rootless else spec
+
+
+def _without_root(spec: dict[str, Any]) -> dict[str, Any]:
+    """Change a spec for a caller with one user and one group, who has no control groups and no network to give."""
+    linux = spec["linux"]
+    del linux["resources"]
+    kinds = [entry["type"] for entry in linux["namespaces"] if entry["type"] != "network"]
+    linux["namespaces"] = [{"type": kind} for kind in (*kinds, "user")]
+    for kind, number in (("uid", os.geteuid()), ("gid", os.getegid())):
+        linux[f"{kind}Mappings"] = [{"containerID": 0, "hostID": number, "size": 1}]
+    for mount in spec["mounts"]:
+        # A new sysfs needs a network namespace of one's own; and the terminals' group has no number here.
+        if mount["type"] == "sysfs":
+            mount |= {"type": "none", "source": "/sys", "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}
+        mount["options"] = [word for word in mount["options"] if word != "gid=5"]
     return spec

@@ -175,7 +175,7 @@ class MountFilesystem(Operation):
             with opened(mount):
                 if self.options.copy_up:
                     _copy_up(target, mount)
-                mounts.attach(mount, target, name=self.destination)
+                place.put(mount, target, self.destination)
                 _settle(mount, self.options)
 
 
@@ -275,7 +275,7 @@ class MountBind(Operation):
             if options.add_recursive or options.clear_recursive:
                 mounts.set_attributes(mount, add=options.add_recursive, clear=options.clear_recursive, recursive=True)
             with opened(self._target(place, directory=mounts.is_directory(mount))) as target:
-                mounts.attach(mount, target, name=self.destination)
+                place.put(mount, target, self.destination)
 
     def _target(self, place: Place, *, directory: bool) -> int:
         if self.options.destination_link:

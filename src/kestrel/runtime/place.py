@@ -43,6 +43,13 @@ class Place:
         self.console = -1  # the master of the container's terminal
         self.terminal = -1  # its other end
 
+    def put(self, mount: int, target: int, destination: str) -> None:
+        """Put a mount on `target`, the container's `destination`; what is put on its root is its root from then on."""
+        mounts.attach(mount, target, name=destination)
+        if destination == "/":
+            os.close(self.root)
+            self.root = os.dup(mount)
+
     def close(self) -> None:
         """Let go of what was only needed for the mounts: whoever waits to be started holds nothing of the host."""
         covers = [cover.mount for cover in (self.null, self.empty) if cover is not None]

@@ -10,13 +10,23 @@ import os
 import sys
 import time
 
+from kestrel.base.errors import InvalidArgument
+
 _path, _json, _debug = "", False, False
 
 
 def configure(path: str, form: str, *, debug: bool) -> None:
-    """Say where records go, and in which form (`text` or `json`)."""
+    """Say where records go, and in which form (`text` or `json`). Raises OSError for a log that cannot be written."""
     global _path, _json, _debug
+    if form not in ("", "text", "json"):
+        raise InvalidArgument(f"invalid log-format: {form}", hint="text or json")
+    if path:
+        os.close(_open(path))  # not kept: a descriptor that was to be preserved could be taken for it
     _path, _json, _debug = path, form == "json", debug
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def error(message: str, hint: "str | None" = None) -> None:
@@ -58,7 +68,7 @@ def _record(level: str, message: str, hint: "str | None" = None) -> None:
         sys.stderr.flush()
         return
     try:
-        fd = os.open(_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = _open(_path)
     except OSError as problem:
         sys.stderr.write(f"the log {_path} cannot be written: {problem.strerror}\n")
         return

@@ -40,10 +40,10 @@ ALLOWED = {
 
 # Clients of runc match on these sentences (containerd: process/utils.go).
 _SENTENCES = {
-    "kill": "container not running",
-    "exec": "cannot exec in a container that is not running",
-    "start": "cannot start a container that is not in the created state",
-    "delete": "cannot delete a container that is running",
+    ("exec", STOPPED): "cannot exec in a stopped container",
+    ("start", RUNNING): "cannot start an already running container",
+    ("start", STOPPED): "cannot start a container that has stopped",
+    ("start", PAUSED): "cannot start a container in the paused state",
 }
 
 
@@ -51,7 +51,8 @@ def require(operation: str, status: str, container_id: str) -> None:
     """Raise FailedPrecondition unless the operation may be done in that state."""
     if status in ALLOWED[operation]:
         return
-    sentence = _SENTENCES.get(operation, f"cannot {operation} a container that is {status}")
+    usual = "container not running" if operation == "kill" else f"cannot {operation} a container that is {status}"
+    sentence = _SENTENCES.get((operation, status), usual)
     raise FailedPrecondition(f"{sentence}: {container_id} is {status}", status=status)
 
 

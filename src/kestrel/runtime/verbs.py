@@ -251,6 +251,7 @@ def do_list(root: str, options: Options) -> int:
     """List the containers of this root."""
     if root != bundles.ROOT and not os.path.isdir(root):
         raise NotFound(f"no such directory: {root}", hint="--root names where containers are kept")
+    _check_format(options)
     found = []
     for identifier in bundles.every(root):
         try:
@@ -276,11 +277,17 @@ def do_list(root: str, options: Options) -> int:
     return 0
 
 
+def _check_format(options: Options) -> None:
+    if options.text("format") not in ("", "table", "json"):
+        raise InvalidArgument("invalid format option", hint="table or json")
+
+
 def do_ps(root: str, options: Options) -> int:
     """List the processes of a container, as `ps -ef` shows them or as JSON numbers."""
     from kestrel.runtime import cold
 
     record = _container(root, options)
+    _check_format(options)
     pids = list(cold.processes(record))
     if options.text("format") == "json":
         sys.stdout.write(plainjson.dumps(pids) + "\n")
@@ -345,7 +352,7 @@ def do_spec(_root: str, options: Options) -> int:
     except FileExistsError:
         raise InvalidArgument(f"file {bundles.CONFIG} exists. Remove it first") from None
     with open(fd, "w", encoding="utf-8") as file:
-        file.write(plainjson.pretty(features.example()) + "\n")
+        file.write(plainjson.pretty(features.example(rootless=options.on("rootless"))) + "\n")
     return 0
 
 

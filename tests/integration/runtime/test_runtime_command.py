@@ -42,59 +42,6 @@ def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Any) -
     assert runtime("run", "--bundle", str(runtime.bundle), "one").returncode == 143
 
 
-KINDS = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]
-
-
-@pytest.mark.parametrize(
-    ("changes", "script", "seen"),
-    [
-        ({"process": {"capabilities": {"inheritable": ["CAP_KILL"]}}}, "grep CapInh /proc/self/status", "20"),
-        ({"process": {"user": {"uid": 0, "gid": 7, "additionalGids": [8]}}}, "grep Groups: /proc/self/status", "8"),
-        ({"process": {"user": {"uid": 0, "gid": 7}}}, "grep Groups: /proc/self/status", "Groups:"),
-        ({"linux": {"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0"}}}, "cat /proc/self/numa_maps", "ave:0"),
-        ({}, "echo $(($(cat /sys/class/net/lo/flags) & 1))", "1"),
-        ({"linux": {"namespaces": [*KINDS, {"type": "user"}]}}, "cat /proc/self/uid_map", f"{2**32 - 1}"),
-        ({"domainname": "a.b", "linux": {"sysctl": {"kernel.domainname": "a.b"}}}, "domainname; echo 1", "1"),
-    ],
-)
-def test_what_a_spec_asks_for_is_so(runtime: Any, changes: dict[str, Any], script: str, seen: str) -> None:
-    runtime.spec("sh", "-c", script, **changes)
-    first = runtime.ok("run", "--bundle", str(runtime.bundle), "one").splitlines()[0].split()
-    assert any(word.endswith(seen) for word in first), first
-
-
-@pytest.mark.parametrize(
-    ("options", "script", "seen"),
-    [
-        (["copy-symlink"], "readlink /x", "nowhere"),
-        (["src-nofollow", "dest-nofollow"], "readlink /x", "nowhere"),
-        (["dest-nofollow"], "cat /x", "text"),
-    ],
-)
-def test_symbolic_links_are_mounted_as_such_when_asked_for(
-    runtime: Any, options: list[str], script: str, seen: str
-) -> None:
-    (runtime.home / "file").write_text("text")
-    (runtime.home / "link").symlink_to("nowhere")
-    if "dest-nofollow" in options:
-        (runtime.bundle / "rootfs/x").symlink_to("elsewhere")
-    source = runtime.home / ("file" if "cat" in script else "link")
-    mount = {"destination": "/x", "source": str(source), "options": ["bind", *options]}
-    runtime.spec("sh", "-c", script)
-    spec = json.loads((runtime.bundle / "config.json").read_text())
-    spec["mounts"].append(mount)
-    (runtime.bundle / "config.json").write_text(json.dumps(spec))
-    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one").strip() == seen
-
-
-def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Any) -> None:
-    runtime.spec("cat", "/proc/self/cgroup")
-    (runtime.bundle / "config.json").rename(runtime.bundle / "other.json")
-    words = ("run", "--bundle", str(runtime.bundle), "--config", "other.json", "one")
-    assert runtime.cgroup not in runtime.ok("--cgroup-manager", "disabled", *words)
-    assert runtime.cgroup in runtime.ok("--cgroup-manager", "cgroupfs", *words)
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -106,6 +53,8 @@ def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Any) -> 
         (("state", "../../etc"), "invalid container ID format"),
         (("state", ""), "container id cannot be empty"),
         (("frobnicate",), "No help topic for 'frobnicate'"),
+        (("--log-format", "xml", "list"), "invalid log-format: xml"),
+        (("--log", "/absent/log", "list"), "/absent/log: No such file or directory"),
         (("state", "--colour", "none"), "flag provided but not defined: -colour"),
         (("--systemd-cgroup", "list"), "systemd cgroup driver is not supported"),
     ],
@@ -150,13 +99,25 @@ def test_operations_out_of_order_are_refused(runtime: Any) -> None:
     runtime.ok("create", "--bundle", str(runtime.bundle), "one")
     runtime.ok("exec", "one", "true")  # it has a first process already
     runtime.ok("start", "one")
-    assert "not in the created state" in runtime("start", "one").stderr
+    assert "cannot start an already running container" in runtime("start", "one").stderr
     assert "that is not stopped: running" in runtime("delete", "one").stderr
     assert "container not paused" in runtime("resume", "one").stderr
     runtime.ok("kill", "one", "9")
     runtime.until("one", "stopped")
     assert "container not running" in runtime("kill", "one", "TERM").stderr
-    assert "cannot exec in a container that is not running" in runtime("exec", "one", "true").stderr
+    assert "cannot exec in a stopped container" in runtime("exec", "one", "true").stderr
+    assert "cannot start a container that has stopped" in runtime("start", "one").stderr
+
+
+def test_a_created_container_that_is_paused_is_neither_started_nor_joined(runtime: Any) -> None:
+    runtime.ok("create", "--bundle", str(runtime.bundle), "one")
+    runtime.ok("pause", "one")
+    assert runtime.state("one")["status"] == "paused"
+    assert "cannot start a container in the paused state" in runtime("start", "one").stderr
+    assert "cannot exec in a paused container" in runtime("exec", "one", "true").stderr
+    runtime.ok("resume", "one")
+    assert runtime.state("one")["status"] == "created"
+    runtime.ok("start", "one")
 
 
 def test_a_created_container_can_be_asked_to_end(runtime: Any) -> None:

@@ -1,0 +1,91 @@
+"""What a container's config.json asks of `kestrel-runtime`, looked up inside the container."""
+
+import json
+import os
+import shutil
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.root
+
+KINDS = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "script", "seen"),
+    [
+        ({"process": {"capabilities": {"inheritable": ["CAP_KILL"]}}}, "grep CapInh /proc/self/status", "20"),
+        ({"process": {"user": {"uid": 0, "gid": 7, "additionalGids": [8]}}}, "grep Groups: /proc/self/status", "8"),
+        ({"process": {"user": {"uid": 0, "gid": 7}}}, "grep Groups: /proc/self/status", "Groups:"),
+        ({"linux": {"memoryPolicy": {"mode": "MPOL_INTERLEAVE", "nodes": "0"}}}, "cat /proc/self/numa_maps", "ave:0"),
+        ({}, "echo $(($(cat /sys/class/net/lo/flags) & 1))", "1"),
+        ({"linux": {"namespaces": [*KINDS, {"type": "user"}]}}, "cat /proc/self/uid_map", f"{2**32 - 1}"),
+        ({"domainname": "a.b", "linux": {"sysctl": {"kernel.domainname": "a.b"}}}, "domainname; echo 1", "1"),
+    ],
+)
+def test_what_a_spec_asks_for_is_so(runtime: Any, changes: dict[str, Any], script: str, seen: str) -> None:
+    runtime.spec("sh", "-c", script, **changes)
+    first = runtime.ok("run", "--bundle", str(runtime.bundle), "one").splitlines()[0].split()
+    assert any(word.endswith(seen) for word in first), first
+
+
+@pytest.mark.parametrize(
+    ("options", "script", "seen"),
+    [
+        (["copy-symlink"], "readlink /x", "nowhere"),
+        (["src-nofollow", "dest-nofollow"], "readlink /x", "nowhere"),
+        (["dest-nofollow"], "cat /x", "text"),
+    ],
+)
+def test_symbolic_links_are_mounted_as_such_when_asked_for(
+    runtime: Any, options: list[str], script: str, seen: str
+) -> None:
+    (runtime.home / "file").write_text("text")
+    (runtime.home / "link").symlink_to("nowhere")
+    if "dest-nofollow" in options:
+        (runtime.bundle / "rootfs/x").symlink_to("elsewhere")
+    source = runtime.home / ("file" if "cat" in script else "link")
+    mount = {"destination": "/x", "source": str(source), "options": ["bind", *options]}
+    runtime.spec("sh", "-c", script)
+    spec = json.loads((runtime.bundle / "config.json").read_text())
+    spec["mounts"].append(mount)
+    (runtime.bundle / "config.json").write_text(json.dumps(spec))
+    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one").strip() == seen
+
+
+def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Any) -> None:
+    runtime.spec("cat", "/proc/self/cgroup")
+    (runtime.bundle / "config.json").rename(runtime.bundle / "other.json")
+    words = ("run", "--bundle", str(runtime.bundle), "--config", "other.json", "one")
+    assert runtime.cgroup not in runtime.ok("--cgroup-manager", "disabled", *words)
+    assert runtime.cgroup in runtime.ok("--cgroup-manager", "cgroupfs", *words)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"root"', '{"root": [}', "[]"])
+def test_a_config_that_is_none_is_named(runtime: Any, text: str) -> None:
+    (runtime.bundle / "config.json").write_text(text)
+    done = runtime("create", "--bundle", str(runtime.bundle), "one")
+    assert done.returncode == 1
+    assert "config.json is not" in done.stderr
+
+
+def test_a_mount_on_the_root_is_the_root(runtime: Any) -> None:
+    shutil.copytree(runtime.bundle / "rootfs", runtime.home / "other", symlinks=True)
+    (runtime.home / "other/who").write_text("other")
+    mount = {"destination": "/", "type": "bind", "source": str(runtime.home / "other"), "options": ["bind"]}
+    runtime.spec("cat", "/who")
+    spec = json.loads((runtime.bundle / "config.json").read_text())
+    spec["mounts"].insert(0, mount)
+    (runtime.bundle / "config.json").write_text(json.dumps(spec))
+    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one") == "other"
+
+
+def test_a_spec_for_callers_without_root_has_users_of_its_own_and_no_network(runtime: Any) -> None:
+    (runtime.bundle / "config.json").unlink()
+    runtime.ok("spec", "--rootless", "--bundle", str(runtime.bundle))
+    linux = json.loads((runtime.bundle / "config.json").read_text())["linux"]
+    kinds = {entry["type"] for entry in linux["namespaces"]}
+    assert "user" in kinds
+    assert "network" not in kinds
+    assert linux["uidMappings"] == [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime_judges import crun, runtime_tools
+from runtime_judges import bats, contest, crun, runtime_tools
 from runtime_judges.report import Verdict, renewed
 from runtime_judges.suite import AbsentError, Suite
 from runtime_judges.tap import Result
 
 HERE = Path(__file__).parent.parent
-SUITES = (runtime_tools.SUITE, crun.SUITE)
+SUITES = (runtime_tools.SUITE, crun.SUITE, contest.SUITE, bats.SUITE)
 
 
 def main() -> int:

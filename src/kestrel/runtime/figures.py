@@ -1,6 +1,10 @@
 """Numbers on the command line and in its output: limits for `update`, usage for `events`."""
 
+import os
+import select
 import sys
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from kestrel.base import plainjson
@@ -100,6 +104,27 @@ def event(record: Record) -> dict[str, Any]:
         "pids": {"current": found.pids},
     }
     return {"type": "stats", "id": record.id, "data": _present(data)}
+
+
+def follow(record: Record, pause: float) -> Iterator[dict[str, Any]]:
+    """Yield a container's use of resources every `pause` seconds, and that it ran out of memory, until it has ended."""
+    group = cold.group_of(record)
+    watch = group.oom_watch() if group is not None else None
+    poll, pidfd = select.poll(), os.pidfd_open(record.pid)
+    poll.register(pidfd, select.POLLIN)
+    if watch is not None:
+        poll.register(watch.fd, select.POLLPRI if watch.urgent else select.POLLIN)
+    due = time.monotonic()
+    while True:
+        ready = dict(poll.poll(max(0.0, due - time.monotonic()) * 1000))
+        if pidfd in ready:
+            return
+        if watch is not None and watch.fd in ready:
+            watch.take()
+            yield {"type": "oom", "id": record.id}
+        if time.monotonic() >= due:
+            yield event(record)
+            due += pause
 
 
 def _present(value: dict[str, Any]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _proc_target(place: Place, destination: str) -> int:
 
     An image that has /proc -> /tmp/x could otherwise decide which files we take for the kernel's (CVE-2019-19921).
     """
-    mounts.make_directories(place.root, destination)
+    os.close(mounts.make_directories(place.root, destination))
     path = destination.lstrip("/")
     resolve = abi.RESOLVE_NO_SYMLINKS
     try:

@@ -307,23 +307,19 @@ def do_ps(root: str, options: Options) -> int:
 
 
 def do_events(root: str, options: Options) -> int:
-    """Print a container's use of resources: once with --stats, else every --interval until it has ended."""
-    import time
-
+    """Print a container's use of resources: once with --stats, else every --interval until it has ended, and OOM."""
     from kestrel.runtime import figures
 
     record = _container(root, options)
     pause = figures.seconds(options.text("interval") or "5s")
-    while True:
-        if bundles.status(root, record) == state.STOPPED:
-            if options.on("stats"):
-                raise FailedPrecondition(f"container with id {record.id} is not running")
-            return 0
-        sys.stdout.write(plainjson.dumps(figures.event(record)) + "\n")
+    if pause <= 0:
+        raise InvalidArgument("duration interval must be greater than 0")
+    if bundles.status(root, record) == state.STOPPED:
+        raise FailedPrecondition(f"container with id {record.id} is not running")
+    for event in [figures.event(record)] if options.on("stats") else figures.follow(record, pause):
+        sys.stdout.write(plainjson.dumps(event) + "\n")
         sys.stdout.flush()
-        if options.on("stats"):
-            return 0
-        time.sleep(pause)
+    return 0
 
 
 def do_update(root: str, options: Options) -> int:

@@ -156,3 +156,20 @@ def test_without_its_agent_a_container_is_not_started(runtime: Any) -> None:
     done = runtime("run", "--bundle", str(runtime.bundle), "one")
     assert "failed to connect with seccomp agent /no/agent" in done.stderr
     assert "container does not exist" in runtime("state", "one").stderr
+
+
+def test_a_container_that_waits_to_be_started_holds_nothing_of_the_host(runtime: Any) -> None:
+    runtime.ok("create", "--bundle", str(runtime.bundle), "one")
+    place = f"/proc/{runtime.state('one')['pid']}/fd"
+    held = {int(fd): os.readlink(f"{place}/{fd}") for fd in os.listdir(place)}
+    assert [name.partition(":")[0] for fd, name in held.items() if fd > 2] == ["socket"]  # at which it waits
+
+
+def test_events_tell_that_a_container_ran_out_of_memory_and_end_with_it(runtime: Any) -> None:
+    limits = {"memory": {"limit": 32 << 20, "swap": 32 << 20}}
+    runtime.spec("sh", "-c", "sleep 1; x=$(yes | head -c 99999999); sleep 600", linux={"resources": limits})
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    events = [json.loads(line) for line in runtime.ok("events", "--interval", "50ms", "one").splitlines()]
+    assert {"type": "oom", "id": "one"} in events
+    assert events[0]["data"]["memory"]["usage"]["limit"] == 32 << 20
+    assert "is not running" in runtime("events", "one").stderr

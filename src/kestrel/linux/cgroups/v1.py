@@ -156,7 +156,7 @@ class V1Group:
         """Write what is given, memory in the order the kernel accepts."""
         if limits.unified:
             raise OSError(
-                errno.ENOTSUP, "the control groups here are version 1, which has no unified resources", "unified"
+                errno.ENOTSUP, "invalid configuration: control groups of version 1 have no unified resources", "unified"
             )
         self._limit_memory(limits)
         self._limit_time(("cpu.cfs_period_us", limits.period), ("cpu.cfs_quota_us", limits.quota))

@@ -1,0 +1,63 @@
+"""Running programs of other projects so that what they leave ends with them.
+
+They get a mount and a PID namespace of their own, whose end kills whatever still runs, a network namespace with `lo`
+alone, a directory for what they write, and a terminal, which runtimes want of a container in the foreground. Control
+groups have no namespace that would hold them: those whose names are a suite's own are removed.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from kestrel.linux import cgroups
+
+NAMESPACES = [
+    *("unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    # The first process of the namespace reaps what containers leave behind.
+    *("sh", "-c", 'ip link set lo up && "$@"; exit $?', "sh"),
+]
+
+
+def run(words: Sequence[str], directory: Path, environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
+    """Run a program to its end, or for so many seconds; return its exit code (124 after that) and what it said."""
+    line = ["script", "--quiet", "--return", "--command", shlex.join([*NAMESPACES, *words]), "/dev/null"]
+    reader, writer = os.pipe()  # input that does not end: at its end `script` would type into the terminal
+    try:
+        done = subprocess.run(
+            line,
+            cwd=directory,
+            env={**os.environ, **environment, "TMPDIR": str(directory)},
+            stdin=reader,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+        )
+        return done.returncode, done.stdout.decode(errors="replace")
+    except subprocess.TimeoutExpired as expired:
+        return 124, (expired.stdout or b"").decode(errors="replace")
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@contextmanager
+def place(names: str) -> Iterator[Path]:
+    """Give a directory to run in, and take away what is left: it, and new control groups at the top with such names."""
+    before = _groups(names)
+    with tempfile.TemporaryDirectory(prefix="conformance-", dir="/var/tmp", ignore_cleanup_errors=True) as scratch:
+        os.chmod(scratch, 0o755)  # users of containers have to pass
+        try:
+            yield Path(scratch)
+        finally:
+            for group in _groups(names) - before:
+                cgroups.destroy(group)
+
+
+def _groups(names: str) -> set[str]:
+    top = {path for directory in Path(cgroups.ROOT).iterdir() for path in (directory, *directory.glob("*"))}
+    return {path.name for path in top if re.fullmatch(names, path.name)}

@@ -1,0 +1,97 @@
+"""youki's contest, run from its source tree as its own scripts build it: `$KESTREL_CORPORA/youki`.
+
+The program `contest` has groups of tests and calls the runtime; `runtimetest` is what it puts into containers to look
+around. A group is a program here, run alone: one that panics would take those after it along.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime_judges import apart
+from runtime_judges.suite import Suite, corpus
+from runtime_judges.tap import Result
+
+BUNDLE = "tests/contest/contest/bundle.tar.gz"
+TIMEOUT = 200  # seconds for a group; most need less than five
+GROUPS = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|runtime-test|test-v1-.*"
+
+_LINE = re.compile(r"^\d+ / \d+ : (.*) : (ok|not ok|skipped)$")
+_PANIC = re.compile(r"^thread '.*' .*panicked at (.*)$")
+_STAMPS = re.compile(r'time="[^"]*" level=error msg=|/tmp/\S+|/var/tmp/\S+')
+
+_CRIU = "checkpoint and restore come later: this runtime does not drive CRIU"
+LEFT_OUT = {"checkpoint_restore": _CRIU}
+"""Groups that nobody is judged by."""
+
+REASONS = ()
+
+
+def locate(_work: Path) -> Path:
+    """Return the source tree."""
+    return corpus("youki", ("contest", "runtimetest", BUNDLE))
+
+
+def names(source: Path) -> list[str]:
+    """Return the names of the groups."""
+    with _place(source) as scratch:  # it unpacks its bundle before anything else
+        listed = subprocess.run(
+            [source / "contest", "list"],
+            cwd=scratch,
+            env={**os.environ, "TMPDIR": str(scratch)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return listed.stdout.split()
+
+
+@contextmanager
+def _place(source: Path) -> Iterator[Path]:
+    with apart.place(GROUPS) as scratch:
+        (scratch / "bundle.tar.gz").symlink_to(source / BUNDLE)
+        yield scratch
+
+
+def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
+    """Run the groups against a runtime, one after the other."""
+    for name in (name for name in names(source) if not only or name in only):
+        yield Result(name, skipped=[f"all ({LEFT_OUT[name]})"]) if name in LEFT_OUT else _judge(source, runtime, name)
+
+
+def _judge(source: Path, runtime: str, name: str) -> Result:
+    with _place(source) as scratch:
+        words = [str(source / "contest"), "run", "--runtime", runtime, "--runtimetest", str(source / "runtimetest")]
+        # It leaves tests out for runtimes of these names only.
+        kind = "runc" if Path(runtime).name == "runc" else "another"
+        code, output = apart.run([*words, "-t", name], scratch, {"RUNTIME_KIND": kind, "RUST_BACKTRACE": "0"}, TIMEOUT)
+    return read(name, output, code)
+
+
+def read(name: str, output: str, code: int) -> Result:
+    """Sort what was said; a group that ends before it has said all counts as one failure more."""
+    result = Result(name)
+    kinds = {"ok": result.passed, "not ok": result.failed, "skipped": result.skipped}
+    lines = output.splitlines()
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        found = _LINE.match(line)
+        if found:
+            test, verdict = found.groups()
+            why = _STAMPS.sub("", following.strip()) if following.startswith("\t") and verdict != "ok" else ""
+            kinds[verdict].append(f"{test} ({why})" if why else test)
+    panics = [found[1] for line in lines if (found := _PANIC.match(line))]
+    if panics or code == 124:
+        result.failed.append(f"panicked at {panics[0]}" if panics else f"was not done after {TIMEOUT} s")
+    return result
+
+
+SUITE = Suite(
+    name="contest",
+    about="youki's `contest`, a program here being a group there.",
+    locate=locate,
+    run=run,
+    reasons=REASONS,
+)

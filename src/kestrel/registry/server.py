@@ -19,7 +19,7 @@ from kestrel.base.errors import KestrelError
 from kestrel.content import Store
 from kestrel.oci.reference import is_repository
 from kestrel.registry.access import DELETE, PULL, PUSH, Accounts, Gate, Principal, Wanted
-from kestrel.registry.access.accounts import SqliteAccounts
+from kestrel.registry.access.accounts import AccountStore, SqliteAccounts
 from kestrel.registry.access.token_server import TokenServer
 from kestrel.registry.blobs import Blobs
 from kestrel.registry.cache import ManifestCache
@@ -27,6 +27,7 @@ from kestrel.registry.cached import CachedRepositories
 from kestrel.registry.errors import API_VERSION, Refusal, response
 from kestrel.registry.listing import Listing
 from kestrel.registry.manifests import Manifests
+from kestrel.registry.metadata import Metadata
 from kestrel.registry.metrics import CONTENT_TYPE, Metrics
 from kestrel.registry.repositories import Repositories
 from kestrel.registry.settings import Settings
@@ -70,9 +71,13 @@ class Registry:
         database: Database,
         settings: "Settings | None" = None,
         upstream: "Upstream | None" = None,
+        *,
+        metadata: "Metadata | None" = None,
+        accounts: "AccountStore | None" = None,
     ) -> None:
+        """Keep rows in `database`, but for what `metadata` and `accounts` keep elsewhere."""
         self.settings = settings = settings or Settings()
-        metadata = SqliteMetadata(database)
+        metadata = metadata or SqliteMetadata(database)
         self.repositories = Repositories(
             metadata,
             content,
@@ -80,7 +85,7 @@ class Registry:
             unnamed_seconds=settings.unnamed_seconds,
             undo_seconds=settings.undo_seconds,
         )
-        self.accounts = Accounts(SqliteAccounts(database), settings.htpasswd)
+        self.accounts = Accounts(accounts or SqliteAccounts(database), settings.htpasswd)
         self.metrics = Metrics()
         self._content = content
         self._gate = Gate(self.accounts, url=settings.url)

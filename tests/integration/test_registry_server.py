@@ -536,6 +536,35 @@ async def test_pushes_succeed_while_collections_run_all_the_time(world: World) -
     assert await collecting > 0
 
 
+async def test_a_manifest_from_memory_is_the_same_for_every_kind_of_connection(world: World) -> None:
+    digest, data = await world.push_image("a", "v1")
+    host, _, port = world.base.removeprefix("http://").partition(":")
+    path = "/v2/a/manifests/v1"
+    await world.ask("GET", path)  # from here on it is in memory
+
+    async def said(request: str) -> bytes:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request.encode())
+        try:
+            return await asyncio.wait_for(reader.read(-1), 10)
+        finally:
+            writer.close()
+
+    one = await said(f"GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    old = await said(f"GET {path} HTTP/1.0\r\n\r\n")
+    more = await said(
+        f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n" * 3 + f"HEAD {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+    )
+    for answer in (one, old, *more.split(b"HTTP/1.1 ")[1:4]):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"200 OK" in head
+        assert body == data
+        for line in (f"Docker-Content-Digest: {digest}", f"Content-Length: {len(data)}", "Date: "):
+            assert line.encode() in head
+    assert b"Connection: close" in one
+    assert more.split(b"HTTP/1.1 ")[4].endswith(b"\r\n\r\n")
+
+
 async def test_what_was_pushed_is_there_after_a_restart(tmp_path: Path) -> None:
     for turn in range(2):
         database = Database(tmp_path / "kestrel.db")

@@ -23,6 +23,8 @@ class Ready:
     data: bytes
     headers: dict[str, str] = field(default_factory=dict)
     etag: str = ""
+    head: bytes = b""
+    """What an answer begins with, for `whole`."""
 
 
 class ManifestCache:
@@ -75,4 +77,4 @@ class ManifestCache:
 
 
 def _cost(path: str, ready: Ready) -> int:
-    return len(ready.data) + 2 * len(path) + 1500  # the dictionaries and strings around it, roughly
+    return len(ready.data) + len(ready.head) + 2 * len(path) + 1500  # the dictionaries and strings around it, roughly

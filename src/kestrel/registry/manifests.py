@@ -15,6 +15,7 @@ from kestrel.oci import media_types
 from kestrel.oci.digest import Digest
 from kestrel.oci.manifest import LIMIT, Index, Manifest, decode
 from kestrel.oci.reference import is_tag
+from kestrel.registry import whole
 from kestrel.registry.cache import ManifestCache, Ready
 from kestrel.registry.conditions import Condition, matches
 from kestrel.registry.errors import API_VERSION, Refusal
@@ -42,11 +43,14 @@ class Manifests:
         """Return what answers a GET or HEAD when it is in memory: the hot path, nothing is awaited or parsed."""
         return self._cache.get(request.raw_path)
 
-    def answer(self, request: web.BaseRequest, ready: Ready) -> web.Response:
+    def answer(self, request: web.BaseRequest, ready: Ready) -> web.StreamResponse:
         """Return the answer, which is short when the client has it already."""
         condition = request.headers.get("If-None-Match")
         if condition is not None and matches(condition, ready.etag):
             return web.Response(status=304, headers=ready.headers)
+        if ready.head and whole.suits(request):
+            body = ready.data if request.method == "GET" else b""
+            return whole.Whole(ready.head + whole.date() + body)
         return web.Response(body=ready.data, headers=ready.headers)
 
     async def get(self, request: web.BaseRequest, name: str, version: str) -> web.StreamResponse:
@@ -148,7 +152,8 @@ def _ready(name: str, stored: Stored) -> Ready:
         "Docker-Content-Digest": str(digest),
         "ETag": f'"{digest}"',
     }
-    return Ready(name, digest, stored.descriptor.media_type, stored.data, headers, f'"{digest}"')
+    head = whole.head(headers, len(stored.data))
+    return Ready(name, digest, stored.descriptor.media_type, stored.data, headers, f'"{digest}"', head)
 
 
 def _check_version(version: str) -> None:

@@ -34,6 +34,7 @@ from kestrel.registry.settings import Settings
 from kestrel.registry.sqlite import SqliteMetadata
 from kestrel.registry.through import Cached, PullThrough, Upstream
 from kestrel.registry.uploads import Uploads, parse_digest
+from kestrel.registry.whole import Whole
 
 _log = logging.getLogger(__name__)
 _ENDPOINT = re.compile(
@@ -117,7 +118,7 @@ class Registry:
         if request.method in ("GET", "HEAD") and (ready := self._manifests.ready(request)) is not None:
             principal = self._gate.remembered(request.headers.get("Authorization", ""))
             if principal is not None and principal.may(PULL, ready.repository):
-                answer: web.StreamResponse = self._manifests.answer(request, ready)
+                answer = self._manifests.answer(request, ready)
                 self.metrics.request(request.method, "manifest", answer.status, len(ready.data))
                 return answer
         endpoint = "other"
@@ -134,7 +135,7 @@ class Registry:
         except asyncio.CancelledError:
             self.metrics.request(request.method, endpoint, _CONNECTION_GONE, 0)
             raise
-        self.metrics.request(request.method, endpoint, answer.status, answer.content_length or 0)
+        self.metrics.request(request.method, endpoint, answer.status, _length(answer))
         return answer
 
     async def close(self) -> None:
@@ -239,6 +240,10 @@ class Registry:
     async def _metrics_text(self, _: Principal) -> web.StreamResponse:
         counts = await asyncio.to_thread(self.repositories.counts)
         return web.Response(body=self.metrics.text(counts), headers={"Content-Type": CONTENT_TYPE})
+
+
+def _length(answer: web.StreamResponse) -> int:
+    return len(answer.data) if isinstance(answer, Whole) else answer.content_length or 0
 
 
 _NOBODY = Principal("")

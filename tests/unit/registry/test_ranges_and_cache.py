@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kestrel.base.errors import KINDS
 from kestrel.oci.digest import Digest
+from kestrel.registry import whole
 from kestrel.registry.blobs import byte_range, matches
 from kestrel.registry.cache import ManifestCache, Ready
 from kestrel.registry.errors import KIND, STATUS, Refusal
@@ -107,3 +108,11 @@ def test_the_cache_stays_within_its_limit_and_keeps_what_is_used() -> None:
     assert kept[-1] == 199
     cache.put("/huge", ready("a", 90_000), cache.generation)
     assert cache.get("/huge") is None
+
+
+def test_a_head_that_could_smuggle_a_header_is_not_put_together() -> None:
+    assert (
+        whole.head({"Content-Type": "a/b"}, 3) == b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Length: 3\r\nDate: "
+    )
+    for value in ("a/b\r\nX: y", "a\nb", "a\0", "ä"):
+        assert whole.head({"Content-Type": value}, 3) == b""

@@ -43,7 +43,7 @@ def test_a_container_that_ended_while_no_daemon_ran_has_its_code_and_log(kestrel
     assert (found["state"], found["exit_code"], found["reason"]) == ("exited", 9, "Error")
     counted(kestrel, "counter", 100)
     kestrel("rm", "counter")
-    assert kestrel.processes() == sorted([kestrel.daemon(), kestrel.zygote()])
+    wait_until(lambda: set(kestrel.processes()) == kestrel.idle())
 
 
 def test_one_with_rm_that_ended_while_no_daemon_ran_is_removed(kestrel: Instance) -> None:
@@ -153,8 +153,7 @@ def acknowledged(kestrel: Instance, what: str, name: str, said: str) -> None:
 
 def clean(kestrel: Instance) -> None:
     """Check that without containers there is nothing but the daemon and its zygote."""
-    expected = {kestrel.daemon(), kestrel.zygote()}
-    wait_until(lambda: set(kestrel.processes()) == expected, timeout=5)
+    wait_until(lambda: set(kestrel.processes()) == kestrel.idle(), timeout=5)
     leaves = [path for path in kestrel.cgroups() if path.rpartition("/")[2] not in (kestrel.name, "pods", "build")]
     assert leaves == []
     assert [link for link in kestrel.links() if link != f"{kestrel.name}0"] == []

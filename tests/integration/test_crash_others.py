@@ -20,9 +20,8 @@ def test_a_killed_shim_is_reported_and_leaves_nothing(own_platform: Instance) ->
     found = kestrel.inspect("web")
     assert (found["state"], found["reason"], found["message"]) == ("exited", "ShimKilled", "the shim was killed")
     assert "ShimKilled" in kestrel("ps", "-a").out
-    left = {kestrel.daemon(), kestrel.zygote()}
-    wait_until(lambda: set(kestrel.processes()) == left)
-    assert not any(alive(pid) for pid in pids - left)
+    wait_until(lambda: set(kestrel.processes()) == kestrel.idle())
+    assert not any(alive(pid) for pid in pids - kestrel.idle())
     assert kestrel.links() == [f"{kestrel.name}0"]
     assert [path for path in kestrel.cgroups() if path.endswith(found["id"][:12])] == []
     kestrel("start", "web")
@@ -37,8 +36,7 @@ def test_a_shim_killed_while_no_daemon_runs_is_found_out(own_platform: Instance)
     kill(shim)
     found = kestrel.inspect("web")
     assert (found["state"], found["exit_code"], found["reason"]) == ("exited", 137, "ShimKilled")
-    left = {kestrel.daemon(), kestrel.zygote()}
-    wait_until(lambda: set(kestrel.processes()) == left)
+    wait_until(lambda: set(kestrel.processes()) == kestrel.idle())
     assert kestrel.links() == [f"{kestrel.name}0"]
 
 

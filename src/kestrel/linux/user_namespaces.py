@@ -24,13 +24,32 @@ def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0
     `enter` are CLONE_NEW* bits of other types: one of each is made that belongs to it, and the caller enters them.
     """
     # No signal at its end: whoever waits for all children must not take this one for its own.
-    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | enter, exit_signal=0)
+    pid, pidfd = born(enter, exit_signal=0)
+    try:
+        return take(pidfd, uids, gids, enter=enter)
+    finally:
+        os.close(pidfd)
+        os.waitpid(pid, abi.WALL)
+
+
+def born(namespaces: int, *, exit_signal: int = signal.SIGCHLD) -> tuple[int, int]:
+    """Start a process in a new user namespace without maps, and in others that belong to it; return its pid and pidfd.
+
+    It sleeps until `take` ends it, or its parent's end does.
+    """
+    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | namespaces, exit_signal=exit_signal)
     if pid == 0:
         try:
+            syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
             while True:
                 signal.pause()
         finally:
             os._exit(0)
+    return pid, pidfd
+
+
+def take(pidfd: int, uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0) -> int:
+    """Write the maps of a `born` process's user namespace, enter its others, end it; return the namespace."""
     try:
         process = f"/proc/{_number(pidfd)}"
         for name, ranges in (("uid_map", uids), ("gid_map", gids)):
@@ -40,8 +59,6 @@ def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0
         return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.close(pidfd)
-        os.waitpid(pid, abi.WALL)
 
 
 def maps(namespace: int) -> "tuple[tuple[Range, ...], tuple[Range, ...]]":

@@ -26,7 +26,7 @@ from kestrel.base.errors import (
     Unavailable,
 )
 from kestrel.base.values import asdict
-from kestrel.linux import abi, cgroups, syscalls
+from kestrel.linux import abi, cgroups, syscalls, user_namespaces
 from kestrel.linux.mounts import opened
 from kestrel.runtime import channel, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener
@@ -57,11 +57,14 @@ LOG = "shim.log"
 OOM_SCORE = -900
 
 
-def main(request: SandboxRequest, client: socket.socket, cache: str) -> NoReturn:
-    """Be the shim of a sandbox; `client` is the first connection. Ends the process."""
+def main(request: SandboxRequest, client: socket.socket, cache: str, spare: int = -1) -> NoReturn:
+    """Be the shim of a sandbox; `client` is the first connection. Ends the process.
+
+    `spare` is a pidfd of namespaces that wait for one (`zygote.SPARE`).
+    """
     code = 0
     try:
-        users = _settle_in(request, client)
+        users = _settle_in(request, client, spare)
         Shim(request, client, cache, _avoid_oom_killer(), users).run()
     except BaseException as error:  # noqa: BLE001 - the daemon is told, whatever it was
         code = 1
@@ -83,7 +86,7 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def _settle_in(request: SandboxRequest, client: socket.socket) -> dict[Ids, int]:
+def _settle_in(request: SandboxRequest, client: socket.socket, spare: int) -> dict[Ids, int]:
     """Become a process of our own, then take the sandbox's namespaces; returns its user namespace, if it has one."""
     os.setsid()
     os.chdir("/")
@@ -95,9 +98,7 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> dict[Ids, int]
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for number, fd in enumerate((null, null, log)):
         os.dup2(fd, number, inheritable=True)
-    kept = client.fileno()
-    syscalls.close_range(3, kept - 1) if kept > 3 else None
-    syscalls.close_range(kept + 1)
+    _close_all_but({client.fileno(), spare} - {-1})
     new = (
         (0 if request.host_network else abi.CLONE_NEWNET)
         | (0 if request.host_ipc else abi.CLONE_NEWIPC)
@@ -106,7 +107,11 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> dict[Ids, int]
     found = {}
     if request.uid_mappings:
         ids = ranges(request.uid_mappings, request.gid_mappings, "sandbox")
-        found[ids] = ids.make(enter=new)
+        if spare >= 0:
+            found[ids] = user_namespaces.take(spare, ids.uids, ids.gids, enter=new)
+            os.close(spare)
+        else:
+            found[ids] = ids.make(enter=new)
     else:
         syscalls.unshare(new)
     if not request.host_network:
@@ -118,6 +123,16 @@ def _settle_in(request: SandboxRequest, client: socket.socket) -> dict[Ids, int]
         validate.sysctl(name, value, own)
     names.write_sysctls(request.sysctls)
     return found
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """Close every descriptor above standard error, whose number is in none of those kept."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            syscalls.close_range(first, fd - 1)
+        first = fd + 1
+    syscalls.close_range(first)
 
 
 def _avoid_oom_killer() -> int:

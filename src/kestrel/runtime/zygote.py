@@ -1,4 +1,4 @@
-"""The zygote: warm, small, with one thread; it forks shims and does nothing else.
+"""The zygote: warm, small, with one thread; it forks shims and does nothing else, but for user namespaces.
 
 The daemon must not fork: it is large and has threads. So it starts this process once, by posix_spawn, and asks it
 over a socket. Everything a shim or a container's init will need is imported here, once; garbage collection is frozen
@@ -18,7 +18,7 @@ import socket
 import sys
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import abi, mounts, seccomp, syscalls
+from kestrel.linux import abi, mounts, seccomp, syscalls, user_namespaces
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
 from kestrel.oci.runtime_seccomp import seccomp_for
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 # Behind the standard library: nothing that is installed beside us may stand in for a part of it.
 PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kestrel.runtime.zygote import main; main(sys.argv[2:])"
+
+
+SPARE = abi.CLONE_NEWNET | abi.CLONE_NEWIPC | abi.CLONE_NEWUTS
 
 
 def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -> tuple[int, socket.socket]:
@@ -99,12 +102,26 @@ def main(arguments: list[str]) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims that end before us
     _compile_ahead(f"{run_directory}/seccomp")
     daemon = channel.Channel(sock)
+    spare = _spare()
     while True:
         received = daemon.receive()
         if received is None:
             os._exit(0)
         message, descriptors = received
-        _serve(daemon, message, descriptors, f"{run_directory}/seccomp")
+        if _serve(daemon, message, descriptors, f"{run_directory}/seccomp", spare):
+            os.close(spare)
+            spare = _spare()
+
+
+def _spare() -> int:
+    """Return a pidfd of a process in the namespaces that the next sandbox with users of its own will take; -1 without.
+
+    Making them takes longer than all else about such a sandbox, so it is done while nobody waits.
+    """
+    try:
+        return user_namespaces.born(SPARE)[1]
+    except OSError:
+        return -1  # whoever needs them makes them, and says what is wrong
 
 
 def _warm_up() -> None:
@@ -130,28 +147,32 @@ def _compile_ahead(cache: str) -> None:
         os._exit(code)
 
 
-def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[int], cache: str) -> None:
+def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[int], cache: str, spare: int) -> bool:
+    """Answer a request; say whether the spare namespaces are somebody's now."""
     from kestrel.runtime import shim
 
+    taken = False
     client = socket.socket(fileno=descriptors[0])
     try:
         if message.get("do") == "users":
             asked = message["with"]
             _hand_out(users.ranges(asked["uid_mappings"], asked["gid_mappings"], "users"), client)
             client.close()
-            return
+            return False
         request = from_json(SandboxRequest, message["with"])
         if message.get("do") != "shim":
             raise InvalidArgument(f"unknown request {message.get('do')!r}")
+        taken = spare >= 0 and bool(request.uid_mappings) and not request.host_network and not request.host_ipc
         if os.fork() == 0:
             daemon.socket.detach()  # closed with all else by the shim, by number
-            shim.main(request, client, cache)
+            shim.main(request, client, cache, spare if taken else -1)
     except Exception as error:  # noqa: BLE001 - the one who asked is told; the zygote goes on
         try:
             channel.Channel(client).send({"id": 0, "error": error_to_json(error)})
         except OSError:
             pass
     client.close()
+    return taken
 
 
 def _hand_out(ids: users.Ids, client: socket.socket) -> None:

@@ -183,6 +183,12 @@ class Instance:
         daemon = self.daemon()
         return next(pid for pid in self.processes() if parent(pid) == daemon)
 
+    def idle(self) -> set[int]:
+        """Return the processes that are there for no container: daemon, zygote, and the namespaces it has ready."""
+        zygote, host = self.zygote(), os.readlink("/proc/self/ns/user")
+        spare = {pid for pid in self.processes() if parent(pid) == zygote and _namespace(pid) not in ("", host)}
+        return {self.daemon(), zygote, *spare}
+
     def processes(self) -> list[int]:
         """Return the host's ids of all processes of this instance, told by environment, arguments or cgroup."""
         return [pid for pid in _all_processes() if pid != os.getpid() and self._owns(pid)]
@@ -289,6 +295,13 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20, every: float =
 
 def _all_processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _namespace(pid: int) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/user")
+    except OSError:
+        return ""
 
 
 def read(path: str) -> bytes:

@@ -50,12 +50,14 @@ from kestrel.build.offers import BuildOutline, Target, build_outline, targets
 from kestrel.build.outputs import file_at, write_files
 from kestrel.build.plan import Planner
 from kestrel.build.remote import Downloads, Get, over_http
+from kestrel.build.report import ContextReport, report
 from kestrel.build.request import BuildRequest, Read, clamp, open_context, read_files, read_program
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
 from kestrel.build.verify import Difference, first_difference
 from kestrel.build.work import Worker
 from kestrel.content import Store
+from kestrel.dockerfile import IgnoreList
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.instructions import Instruction
 from kestrel.dockerfile.lint import Base
@@ -277,6 +279,16 @@ class Builder:
     async def contents(self, name: str) -> Contents:
         """Return what an image's layers hold: added and wasted bytes by instruction, and keys left behind."""
         return await asyncio.to_thread(look_into, await self._images.resolve(name), self._content)
+
+    async def context_report(self, request: BuildRequest) -> ContextReport:
+        """Say what a build would read of its context, and what it need not. Runs nothing; looks base images up."""
+        request = await self._contexts.at_hand(request)
+        read = await asyncio.to_thread(read_program, request)
+        plan = await self._plan(request, read, Bases(self._images, lambda _: None, pull=request.pull))
+        bare = replace(read, ignore=IgnoreList())
+        return await asyncio.to_thread(
+            report, plan, lambda: open_context(request, read, ""), lambda: open_context(request, bare, "")
+        )
 
     async def targets(self, request: BuildRequest) -> tuple[Target, ...]:
         """Return the stages that can be built."""

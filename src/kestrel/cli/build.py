@@ -38,7 +38,7 @@ def build(parsed: "Parsed") -> int:
         ],
         "verify": parsed.verify,
     }
-    for ask in ("check", "outline", "targets"):
+    for ask in ("check", "outline", "targets", "context_report"):
         if getattr(parsed, ask):
             from kestrel.cli import check
 

@@ -2,6 +2,7 @@
 
 import os
 
+from kestrel.base.units import print_size
 from kestrel.cli.console import print_json, say, table
 
 TYPE_CHECKING = False
@@ -20,6 +21,8 @@ def show(answer: "Any", ask: str, parsed: "Parsed") -> int:
         print(table(("TARGET", "FROM", "DESCRIPTION"), rows))
     elif ask == "outline":
         _outline(answer)
+    elif ask == "context_report":
+        _report(answer)
     else:
         path = parsed.file or os.path.join(parsed.words[0], "Dockerfile")
         _findings(answer, path)
@@ -37,6 +40,24 @@ def _outline(answer: "dict[str, Any]") -> None:
         if answer[kind]:
             names = (each["name"] + (" (required)" if each["required"] else "") for each in answer[kind])
             print(f"{kind}: {', '.join(names)}")
+
+
+def _report(answer: "dict[str, Any]") -> None:
+    hides = answer["ignore_file"] or "no ignore file"
+    for name, words in (("context", "may be read"), ("used", "are read"), ("hidden", f"are hidden ({hides})")):
+        part = answer[name]
+        print(f"{part['files']:>8} files {print_size(part['size']):>8}  {words}")
+    _section("read by", [(f"{r['step']} {r['title']}", r, r["missing"]) for r in answer["reads"]])
+    _section("largest files that are read", [(p["path"], p, "") for p in answer["largest"]])
+    _section("no step reads", [(p["path"], p, "") for p in answer["unused"]])
+    _section("lines for .dockerignore, and what they save", [(p["path"], p, p["about"]) for p in answer["suggested"]])
+
+
+def _section(title: str, rows: "list[tuple[str, dict[str, Any], str]]") -> None:
+    if rows:
+        print(f"\n{title}:")
+        for path, part, about in rows:
+            print(f"{part['files']:>8} files {print_size(part['size']):>8}  {path}" + (f"  ({about})" if about else ""))
 
 
 def _findings(answer: "dict[str, Any]", path: str) -> None:

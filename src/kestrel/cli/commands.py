@@ -102,6 +102,7 @@ COMMANDS = (
         Option("--explain", "say of every step why it ran or was reused"),
         Option("--check", "look for mistakes and bad practice, and build nothing"),
         Option("--fix", "with --check: write the certain fixes into the Dockerfile"),
+        Option("--context-report", "say what a build reads of the context and need not, and build nothing"),
         Option("--outline", "print what arguments and secrets a build takes"),
         Option("--targets", "print the stages that can be built"),
         Option("-q --quiet", "print the image's identity only"), JSON)),

@@ -95,6 +95,8 @@ async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
     wanted = _request(request)
     if request.ask == "targets":
         return await services.builder.targets(wanted)
+    if request.ask == "context_report":
+        return await services.builder.context_report(wanted)
     if request.ask == "outline":
         return await services.builder.outline(wanted)
     checked = await services.builder.check(wanted)

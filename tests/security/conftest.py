@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from kestrel.base.errors import FailedPrecondition
+from kestrel.testing.images import BUSYBOX, oci_archive, tiny_image
+from kestrel.testing.instance import Instance
 from kestrel.testing.runtimes import OURS, PYTHON, Bundle, Runtime, busybox_root
 
 RESULTS = pytest.StashKey[dict[tuple[int, str, str], list[str]]]()
@@ -32,12 +34,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not an OCI runtime's business when another than ours is asked for."""
-    if config.getoption("runtime", OURS) == OURS:
-        return
-    foreign = [item for item in items if _threat(item)[2] == "kestrel"]
-    config.hook.pytest_deselected(items=foreign)
-    items[:] = [item for item in items if item not in foreign]
+    """Leave out what takes a minute, and what is not an OCI runtime's business when another than ours is asked for."""
+    ours, thorough = config.getoption("runtime", OURS) == OURS, config.getoption("thorough", False)
+    left = [item for item in items if (not ours and _threat(item)[2] == "kestrel") or (_long(item) and not thorough)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
+def _long(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("threat")
+    return marker is not None and bool(marker.kwargs.get("long"))
 
 
 def _threat(item: pytest.Item) -> tuple[int, str, str]:
@@ -131,6 +137,26 @@ def second(layer: Path, subject: Runtime) -> Iterator[Bundle]:
 def seconds(request: pytest.FixtureRequest) -> float:
     """How long a race is run."""
     return 10.0 if request.config.getoption("thorough", False) else 2.0
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Instance]:
+    """A whole Kestrel, for what is not an OCI runtime's business."""
+    if os.geteuid() or not BUSYBOX.exists():
+        pytest.skip("needs root and a static /bin/busybox")
+    with Instance.make() as kestrel:
+        kestrel("up")
+        kestrel("load", stdin=oci_archive(tiny_image(), "box:latest"))
+        yield kestrel
+
+
+@pytest.fixture
+def kestrel(shared: Instance) -> Iterator[Instance]:
+    """The session's Kestrel, with an image `box` of busybox; a test's containers are removed after it."""
+    yield shared
+    left = [container["id"] for container in shared("ps", "-a", "--json").json()]
+    if left:
+        shared("rm", "-f", *left)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from kestrel.oci import media_types
 from kestrel.oci.config import ContainerDefaults, History, ImageConfig, RootFS
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
-from kestrel.oci.manifest import Manifest
+from kestrel.oci.manifest import Index, Manifest
 from kestrel.oci.platform import Platform
 from kestrel.snapshots import Snapshotter
 
@@ -140,6 +140,14 @@ def assemble(
         for digest, data in blobs.items():
             store.put(data, digest)
     return TinyImage(descriptor, config, diff_ids, tuple(tars), blobs)
+
+
+def oci_archive(image: TinyImage, name: str) -> bytes:
+    """Return an image as a tar of an OCI layout, as `kestrel load`, podman and skopeo take it."""
+    annotations = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": name}
+    index = Index.of([msgspec.structs.replace(image.manifest, annotations=annotations)])
+    files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index.encode()}
+    return layer({**files, **{f"blobs/sha256/{digest.hex}": data for digest, data in image.blobs.items()}})
 
 
 def unpack(image: TinyImage, snapshots: Snapshotter) -> tuple[Digest, ...]:

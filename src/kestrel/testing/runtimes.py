@@ -86,7 +86,9 @@ class Bundle:
 
     def write(self) -> Path:
         """Write config.json; returns the bundle's directory."""
-        (self.home / "config.json").write_text(json.dumps(self.spec))
+        new = self.home / f".{secrets.token_hex(4)}"
+        new.write_text(json.dumps(self.spec))
+        new.replace(self.home / "config.json")
         return self.home
 
     def arguments(self, *words: str) -> Self:

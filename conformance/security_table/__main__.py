@@ -12,6 +12,11 @@ from typing import Any
 
 HERE = Path(__file__).parent.parent
 RUNTIMES = ("kestrel-runtime", "runc", "crun")
+ABOUT = """\
+Known escapes, carried out by `tests/security` on one machine; `conformance/security --write` renews this. A cell says
+how many of a row's tests passed. Rows that are not an OCI runtime's business (archives, builds, the registry, an
+engine's files) are run against a whole Kestrel, and stand in its column alone. Attackers are programs in the
+container; each runtime gets the same bundle, with what Kestrel's engine gives containers by default."""
 WORDS = ("passed", "failed", "skipped")
 
 
@@ -61,14 +66,12 @@ def report(found: Sequence[dict[str, Any]]) -> str:
         f"{each['runtime']}: " + ", ".join(f"{n} {word}" for word, n in counts(each["rows"]).items()) for each in found
     ]
     names = [each["runtime"] for each in found]
+    versions = "; ".join(each["version"] for each in found)
     lines += [
         "",
-        "Known escapes, carried out by `tests/security` on one machine; `conformance/security --write` renews this. A cell",
-        "says how many of a row's tests passed. Rows that are not an OCI runtime's business (archives, builds, the registry,",
-        "an engine's files) are run against a whole Kestrel, and stand in its column alone. Attackers are programs in the",
-        "container; each runtime gets the same bundle, with what Kestrel's engine gives containers by default.",
+        ABOUT,
         "",
-        "Compared: " + "; ".join(each["version"] for each in found) + ".",
+        f"Compared: {versions}.",
         "",
         f"| row | threat | against | {' | '.join(names)} |",
         f"|---|---|---|{'---|' * len(names)}",

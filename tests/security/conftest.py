@@ -136,7 +136,7 @@ def second(layer: Path, subject: Runtime) -> Iterator[Bundle]:
 @pytest.fixture(scope="session")
 def seconds(request: pytest.FixtureRequest) -> float:
     """How long a race is run."""
-    return 10.0 if request.config.getoption("thorough", False) else 2.0
+    return 10.0 if request.config.getoption("thorough", False) else 1.5
 
 
 @pytest.fixture(scope="session")

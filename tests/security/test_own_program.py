@@ -123,7 +123,7 @@ open("/seen", "w").write("\\n".join(sorted(seen)))
 def test_a_process_that_enters_cannot_be_looked_into_before_it_is_the_user_s(runtime: Runtime, bundle: Bundle) -> None:
     container = runtime.start(bundle.python(PEEP))
     until((bundle.rootfs / "ready").exists)
-    for _ in range(15):
+    for _ in range(8):
         runtime.ok("exec", container, "/bin/busybox", "true")
     (bundle.rootfs / "stop").touch()
     runtime.ended(container)
@@ -156,7 +156,7 @@ def test_a_process_that_enters_cannot_be_traced_before_it_is_the_user_s(runtime:
     del bundle.spec["linux"]["seccomp"]
     container = runtime.start(bundle.python(TRACE))
     until((bundle.rootfs / "ready").exists)
-    for _ in range(15):
+    for _ in range(8):
         runtime("exec", container, "/bin/busybox", "true")
     (bundle.rootfs / "stop").touch()
     runtime.ended(container)
@@ -168,7 +168,7 @@ def test_a_process_that_enters_cannot_be_traced_before_it_is_the_user_s(runtime:
 def test_no_working_directory_leads_out_through_a_descriptor(
     runtime: Runtime, bundle: Bundle, outside: Path, seconds: float, how: str
 ) -> None:
-    most = 64 if seconds > 5 else 20
+    most = 64 if seconds > 5 else 12
     # Whatever the runtime has open: from a directory outside, enough ".." lead to the host's root.
     look = f"cat ../../../../../../../../..{outside}/secret; test -e /proc/self/cwd/proc/self || pwd -P"
     container = runtime.start(bundle.arguments("sleep", "600")) if how == "exec" else ""

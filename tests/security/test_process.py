@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kestrel.oci.runtime_defaults import default_seccomp
+from kestrel.testing.instance import Instance
 from kestrel.testing.runtimes import Bundle, Runtime
 
 pytestmark = pytest.mark.root
@@ -96,32 +97,35 @@ def test_an_id_in_a_bundle_that_is_no_number_is_refused(
 
 @pytest.mark.threat(24, GROUPS)
 @pytest.mark.parametrize("how", ["run", "exec"])
-@pytest.mark.parametrize("further", [[], [5]])
-def test_groups_are_the_primary_one_and_those_asked_for(
+@pytest.mark.parametrize("further", [[], [5], [1000, 5]])
+def test_groups_are_those_of_the_spec_and_not_of_whoever_calls_the_runtime(
     runtime: Runtime, bundle: Bundle, how: str, further: list[int]
 ) -> None:
-    """Without the primary one among them, a set-gid program takes a group away that a file's mode may exclude."""
     bundle.spec["process"]["user"] = {"uid": 1000, "gid": 1000, "additionalGids": further}
-    if how == "run":
-        said = runtime.run(bundle.shell("cat /proc/self/status"), groups=[4242]).out
-    else:
-        container = runtime.start(bundle.arguments("sleep", "600"), groups=[4242])
-        said = runtime.ok("exec", container, "cat", "/proc/self/status", groups=[4242])
-    assert sorted(map(int, status(said)["Groups"].split())) == sorted([1000, *further])
-
-
-@pytest.mark.threat(24, GROUPS)
-@pytest.mark.parametrize("how", ["run", "exec"])
-def test_groups_of_whoever_calls_the_runtime_are_not_the_container_s(
-    runtime: Runtime, bundle: Bundle, how: str
-) -> None:
-    bundle.spec["process"]["user"] = {"uid": 1000, "gid": 1000}
     if how == "run":
         said = runtime.run(bundle.shell("cat /proc/self/status"), groups=[0, 4242]).out
     else:
         container = runtime.start(bundle.arguments("sleep", "600"), groups=[0, 4242])
         said = runtime.ok("exec", container, "cat", "/proc/self/status", groups=[0, 4242])
-    assert set(status(said)["Groups"].split()) <= {"1000"}
+    found = set(map(int, status(said)["Groups"].split()))
+    assert found - {1000} == set(further) - {1000}
+    assert 1000 not in further or 1000 in found
+
+
+@pytest.mark.threat(24, GROUPS, against="kestrel")
+@pytest.mark.parametrize("how", ["run", "exec", "build"])
+def test_the_primary_group_is_a_supplementary_one_as_well(kestrel: Instance, how: str) -> None:
+    """Without it, a set-group-ID program would take away what a file's mode denies that group."""
+    look = "cat /proc/self/status"
+    if how == "run":
+        said = kestrel("run", "--rm", "-u", "1000:1000", "box", "sh", "-c", look).out
+    elif how == "exec":
+        name = kestrel("run", "-d", "-u", "1000:1000", "box", "sleep", "600").out.strip()
+        said = kestrel("exec", name, "sh", "-c", look).out
+    else:
+        kestrel.build("groups:1", f"FROM box\nWORKDIR /w\nRUN chmod 777 .\nUSER 1000:1000\nRUN {look} >got\n")
+        said = kestrel("run", "--rm", "groups:1", "cat", "/w/got").out
+    assert status(said)["Groups"].split() == ["1000"]
 
 
 # --- system calls ---------------------------------------------------------------------------------------------------

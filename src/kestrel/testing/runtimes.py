@@ -74,7 +74,7 @@ class Bundle:
         home = Path(tempfile.mkdtemp(prefix="ktest-bundle-"))
         home.chmod(0o755)
         try:
-            shutil.copytree(layer, home / "rootfs", symlinks=True)
+            subprocess.run(["cp", "-a", layer, home / "rootfs"], check=True)  # four hundred links, in no time
             yield cls(home=home, spec=specification(f"kestrel-{home.name}"))
         finally:
             shutil.rmtree(home)

@@ -3,7 +3,9 @@
 import base64
 import json
 import os
+import shutil
 import ssl
+import subprocess
 from collections.abc import Iterator
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -38,6 +40,20 @@ def get(kestrel: Instance, path: str, login: "tuple[str, str] | None" = None) ->
         return error.code
 
 
+def skopeo(kestrel: Instance, verb: str, *words: str) -> None:
+    """Run skopeo over TLS; it trusts this Kestrel's authority and keeps its login for the next call."""
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed (apt-get install skopeo)")
+    trusted = kestrel.base / "trusted"
+    trusted.mkdir(exist_ok=True)
+    shutil.copy(kestrel.root / "kubernetes/ca.crt", trusted / "ca.crt")
+    kinds = ("--src-cert-dir", "--dest-cert-dir") if verb == "copy" else ("--cert-dir",)
+    options = [word for kind in kinds for word in (kind, str(trusted))]
+    argv = ["skopeo", verb, *options, "--authfile", str(kestrel.base / "auth.json"), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_accounts_are_made_used_and_taken_away(kestrel: Instance) -> None:
     kestrel.build("box", "FROM scratch\nCOPY hello /\n", {"hello": "hello"})
     name = f"{kestrel.registry}/team/app:v1"
@@ -57,6 +73,9 @@ def test_accounts_are_made_used_and_taken_away(kestrel: Instance) -> None:
     assert kestrel("copy", "-q", name, again).out.startswith("sha256:")
     kestrel("logout", kestrel.registry)
     kestrel("copy", name, again, code=1)
+    skopeo(kestrel, "login", "-u", "alice", "-p", PASSWORD, kestrel.registry)
+    skopeo(kestrel, "copy", f"docker://{name}", f"docker://{kestrel.registry}/team/copy:v1")
+    assert get(kestrel, "/v2/team/copy/manifests/v1", ("alice", PASSWORD)) == 200
     key = kestrel("registry", "robot", "add", "ci", "--days", "1").out.strip()
     assert get(kestrel, manifest, ("ci", key)) == 403
     assert kestrel("registry", "why", "ci", "pull", "team/app", code=1).out == "no\n"
@@ -119,3 +138,19 @@ def test_tags_are_protected_rolled_back_and_restored_and_a_collection_explains_i
     assert "would remove 0 blobs" in plan.err
     assert json.loads(kestrel("registry", "gc", "--json").out)["removed"] == 0
     assert kestrel("registry", "deleted", "--json").json() == []
+
+
+def test_a_prefix_is_a_cache_of_another_registry(kestrel: Instance) -> None:
+    """The other registry is this one, which does not know that it is asking itself."""
+    kestrel.build("box", "FROM scratch\nCOPY hello /\n", {"hello": "hello"})
+    kestrel("tag", "box", f"{kestrel.registry}/team/app:v1")
+    kestrel("push", f"{kestrel.registry}/team/app:v1")
+    kestrel("registry", "upstream", "add", "hub", kestrel.registry, "--default")
+    [row] = kestrel("registry", "upstream", "list", "--json").json()
+    assert row == {"prefix": "hub", "registry": kestrel.registry, "default": True}
+    assert get(kestrel, "/v2/hub/team/app/manifests/v1") == 200
+    kestrel("pull", f"{kestrel.registry}/hub/team/app:v1")
+    assert "pulled through" in kestrel("registry", "history", "hub/team/app:v1").out
+    kestrel("registry", "upstream", "rm", "hub")
+    assert "no cache" in kestrel("registry", "upstream", "rm", "hub", code=None).err
+    assert "no registry's name" in kestrel("registry", "upstream", "add", "hub", "not a host", code=None).err

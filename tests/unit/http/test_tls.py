@@ -10,10 +10,10 @@ from aiohttp import ClientConnectorCertificateError, web
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from kestrel.base.errors import DataLoss, Unavailable
+from kestrel.base.errors import DataLoss, InvalidArgument, Unavailable
 from kestrel.http.client import explain, session
 from kestrel.http.server import Server, Tcp
-from kestrel.http.tls import Authority
+from kestrel.http.tls import Authority, context_of
 
 
 class HandMovedClock:
@@ -134,3 +134,15 @@ def test_names_and_addresses_land_in_the_subject_alternative_names(tmp_path: Pat
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.1", "::1"]
     assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "kubernetes"
     assert b"PRIVATE" not in repr(made).encode()
+
+
+def test_a_certificate_made_elsewhere_serves_and_a_wrong_one_is_a_sentence(tmp_path: Path) -> None:
+    authority = Authority.load_or_create(tmp_path / "authority")
+    for name in ("one", "two"):
+        made = authority.server_certificate(["localhost"])
+        (tmp_path / f"{name}.crt").write_bytes(made.certificate)
+        (tmp_path / f"{name}.key").write_bytes(made.key)
+    assert context_of(tmp_path / "one.crt", tmp_path / "one.key").minimum_version == ssl.TLSVersion.TLSv1_2
+    for key in ("two.key", "missing.key", "one.crt"):
+        with pytest.raises(InvalidArgument, match="cannot use the certificate"):
+            context_of(tmp_path / "one.crt", tmp_path / key)

@@ -103,7 +103,11 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
     async def tidy() -> None:
         await asyncio.to_thread(served.tidy)
 
-    upkeep = await stack.enter_async_context(Upkeep([images.settle], [tidy]))
+    administration = Administration(
+        served, content, {"images": images.roots, **roots}, collect_hours=settings.registry_collect_hours
+    )
+    chores = [tidy, administration.collect_if_due]
+    upkeep = await stack.enter_async_context(Upkeep([images.settle], chores))
     net = NetworkService(database, network.Settings(name=settings.name, subnet=settings.subnet))
     stack.push_async_callback(net.close)
     volumes = VolumeService(root / "volumes", database)
@@ -138,7 +142,7 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         builder=builder,
         bootstrap=Bootstrap(images, root / "bootstrap"),
         registry=served,
-        administration=Administration(served, content, {"images": images.roots, **roots}),
+        administration=administration,
         lacks=lacks,
     )
 

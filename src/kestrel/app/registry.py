@@ -5,6 +5,7 @@ the registry's own. `listeners` says where the registry is to be heard, and refu
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from kestrel.registry import Registry
 from kestrel.registry.access.model import ANONYMOUS, EVERYONE, Principal, named
 from kestrel.registry.metadata import TagRule, UpstreamRule
 
+log = logging.getLogger("kestrel")
 LIMITS = Limits(stalled_seconds=120.0)
 """A client that takes nothing for two minutes is gone; registries are pulled from over bad lines."""
 GRACE = 600.0
@@ -56,7 +58,11 @@ def _is_address(name: str) -> bool:
 class Administration:
     """Verbs over one registry; words come as they were typed."""
 
-    def __init__(self, registry: Registry, content: Store, roots: Mapping[str, Root]) -> None:
+    def __init__(
+        self, registry: Registry, content: Store, roots: Mapping[str, Root], *, collect_hours: float = 0.0
+    ) -> None:
+        self._period = collect_hours * 3600
+        self._last = 0.0
         self._registry = registry
         self._accounts = registry.accounts
         self._repositories = registry.repositories
@@ -257,6 +263,15 @@ class Administration:
 
     # -- collection
 
+    async def collect_if_due(self) -> None:
+        """Collect when the last time is long enough ago; the first time at once. For whoever asks now and then."""
+        if not self._period or (self._last and time.monotonic() - self._last < self._period):
+            return
+        self._last = time.monotonic()
+        done = await self._collect({"dry_run": False, "untagged": False}, _nobody)
+        if done["removed"]:
+            log.info("collected %d blobs that nothing names, %d bytes", done["removed"], done["freed"])
+
     async def _collect(self, options: Mapping[str, Any], emit: Emit) -> Any:
         """Collect, and with `dry_run` send what would become of each blob, some at a time."""
         dry_run, began = options["dry_run"], time.monotonic()
@@ -277,6 +292,10 @@ class Administration:
             self._registry.metrics.count("collected_blobs_total", totals["removed"])
             self._registry.metrics.count("collected_bytes_total", totals["freed"])
         return {**totals, "dry_run": dry_run, "seconds": time.monotonic() - began}
+
+
+async def _nobody(_: dict[str, Any]) -> None:
+    """Nobody listens."""
 
 
 def _some(verdicts: Any) -> list[Verdict]:

@@ -30,6 +30,7 @@ class Settings:
     registry_htpasswd: Path | None = None
     registry_url: str = ""
     registry_sparse: bool = False
+    registry_collect_hours: int = 24
     address: str = "127.0.0.1"
     subnet: str = ""
     node: str = ""
@@ -77,6 +78,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         registry_htpasswd=_path(environment, "KESTREL_REGISTRY_HTPASSWD"),
         registry_url=environment.get("KESTREL_REGISTRY_URL", ""),
         registry_sparse=_switch(environment, "KESTREL_REGISTRY_SPARSE"),
+        registry_collect_hours=_number(environment, "KESTREL_REGISTRY_COLLECT_HOURS", default.registry_collect_hours),
         subnet=environment.get("KESTREL_SUBNET", ""),
         node=environment.get("KESTREL_NODE", os.uname().nodename.lower()),
         kubeconfig=Path(environment.get("KESTREL_KUBECONFIG", home / ".kube" / "config")),
@@ -89,6 +91,13 @@ def _port(environment: Mapping[str, str], variable: str, default: int) -> int:
     text = environment.get(variable, str(default))
     if not (text.isascii() and text.isdigit() and int(text) < 65536):
         raise InvalidArgument(f"invalid {variable} {text!r}", hint="a port is a number from 0 to 65535")
+    return int(text)
+
+
+def _number(environment: Mapping[str, str], variable: str, default: int) -> int:
+    text = environment.get(variable, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise InvalidArgument(f"invalid {variable} {text!r}", hint="write a number of hours, 0 for never")
     return int(text)
 
 

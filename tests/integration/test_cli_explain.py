@@ -2,6 +2,8 @@
 
 import pytest
 
+from kestrel.testing.kubectl import IMAGE, PROGRAM, Kubectl, container, pod, shell
+
 pytestmark = pytest.mark.root
 
 
@@ -43,3 +45,54 @@ def test_privileges_are_said_aloud(platform):
     assert said(answer, "seccomp") == ["off: every system call is allowed"]
     assert said(answer, "capabilities")[0].startswith("41 of 41: ")
     assert "the host's own" in said(answer, "network")[0]
+
+
+def test_whose_users_it_has_is_said_with_the_reason(platform):
+    platform("run", "-d", "--name", "own", "box", "sleep", "60")
+    first = platform.inspect("own")["first_id"]
+    answer = platform("explain", "own", "--json")
+    assert said(answer, "users") == [f"its own: users 0 to 65535 are {first} and on on the host, who may do nothing"]
+    assert f"enter a user namespace: users 0 to 65535 are {first} and on on the host" in said(answer, "steps")
+    assert said(answer, "namespaces") == ["of its sandbox: network, IPC, host name"]
+    for flags, reason in (
+        (["--userns", "host"], "they were asked for"),
+        (["--privileged"], "it is privileged"),
+        (["--cap-add", "SYS_TIME"], "SYS_TIME is a right over the host"),
+        (["--pid", "host"], "it has the host's processes"),
+        (["-v", "/proc:/host"], "/proc, or something mounted in it, cannot be id-mapped"),
+    ):
+        assert said(platform("explain", "--json", *flags, "box"), "users") == [f"the host's: {reason}"]
+
+
+def test_what_would_be_run_is_explained_before_and_nothing_is_made_for_it(platform):
+    before = platform("ps", "-a", "--json").json()
+    flags = ("-m", "64m", "-v", "unmade:/data", "-u", "alice", "--device", "/dev/null:/dev/nothing")
+    answer = platform("explain", "--json", *flags, "box", "cat", "/etc/passwd")
+    steps = said(answer, "steps")
+    assert "bind a new volume unmade at /data" in " ".join(steps)
+    assert steps[-1] == "run cat /etc/passwd as user 1000:1000 in /"
+    assert said(answer, "limits") == ["67.1MB of memory; who wants more is killed"]
+    assert said(answer, "devices")[0].endswith("terminals, /dev/nothing")
+    assert platform("ps", "-a", "--json").json() == before
+    assert not (platform.root / "volumes" / "unmade").exists()
+    assert "an address on the bridge, when it runs" in platform("explain", "box").out
+    assert "no such container, pod or image: nothing" in platform("explain", "nothing", code=1).err
+    assert "unknown capability" in platform("explain", "--cap-add", "NOPE", "box", code=2).err
+
+
+def test_every_container_of_a_pod_is_explained(platform):
+    if PROGRAM is None:
+        pytest.skip("kubectl is not installed")
+    platform("tag", "box", IMAGE)
+    kube = Kubectl.of(platform)
+    kube.apply(pod("told", shell("sleep 1000"), container("other", securityContext={"privileged": True})))
+    try:
+        kube.running("told")
+        found = platform("explain", "pod/told", "--json").json()
+        assert list(found) == ["default/told main", "default/told other"]
+        users = [next(line["text"] for line in lines if line["topic"] == "users") for lines in found.values()]
+        assert users[0].startswith("its own: ")
+        assert users[1] == "the host's: it is privileged"
+        assert platform("explain", "default/told").out.startswith("default/told main\n")
+    finally:
+        kube("delete", "pod", "told", "--now")

@@ -81,8 +81,9 @@ COMMANDS = (
                      Option("-m --message", "what was done", kind="value", metavar="TEXT"), JSON)),
     Command("inspect", "show all that is known of a container or an image", "show:inspect", words="NAME...",
             group=CONTAINERS),
-    Command("explain", "say in plain words how a container is made and what it may do", "show:explain",
-            group=CONTAINERS, words="CONTAINER", options=(JSON,)),
+    Command("explain", "say in plain words how a container is made and what it may do; with an image and the words of "
+            "run, one that would be", "show:explain", group=CONTAINERS,
+            words="CONTAINER|pod/NAME|IMAGE [COMMAND...]", options=(*RUN, JSON), rest=True),
     Command("build", "build an image from a Dockerfile", "build:build", group=IMAGES, words="CONTEXT", options=(
         Option("-t --tag", "name of the image", kind="list", metavar="NAME"),
         Option("-f --file", "the Dockerfile", kind="value", metavar="FILE"),

@@ -17,6 +17,13 @@ def run(parsed: "Parsed") -> int:
     """`kestrel run`: the container's exit code is ours."""
     from kestrel.cli.terminal import attach
 
+    _check_terminal(parsed)
+    stream = Stream("run", asked(parsed))
+    return attach(stream, stdin=parsed.interactive, tty=parsed.tty, on_event=_Events(detach=parsed.detach))
+
+
+def asked(parsed: "Parsed") -> "dict[str, Any]":
+    """Return what was typed as the request's fields."""
     image, *command = parsed.words
     body = {
         "image": image,
@@ -26,9 +33,7 @@ def run(parsed: "Parsed") -> int:
     }
     body["cpus"] = body.get("cpus", 0.0)
     body["pids_limit"] = int(body.get("pids_limit", 0))
-    _check_terminal(parsed)
-    stream = Stream("run", body)
-    return attach(stream, stdin=parsed.interactive, tty=parsed.tty, on_event=_Events(detach=parsed.detach))
+    return body
 
 
 class _Events:

@@ -75,14 +75,31 @@ def inspect(parsed: "Parsed") -> int:
 
 
 def explain(parsed: "Parsed") -> int:
-    """`kestrel explain`."""
-    (lines,) = call("explain", {"names": parsed.words})
-    if parsed.json:
-        print_json(lines)
+    """`kestrel explain`: what `--json` prints is a list for one container, and by name for those of a pod."""
+    from kestrel.cli.commands import COMMANDS
+    from kestrel.cli.options import parse
+    from kestrel.cli.run import asked
+
+    json = parsed.values.pop("json")
+    if parsed.words[1:] == ["--json"]:  # no program's name: people type it last
+        parsed.words.pop()
+        json = True
+    bare = parse(next(command for command in COMMANDS if command.name == "explain"), parsed.words[:1])
+    told = len(parsed.words) > 1 or any(bare.values[key] != value for key, value in parsed.values.items())
+    found = call("explain", {**asked(parsed), "told": told})
+    if json:
+        print_json(next(iter(found.values())) if len(found) == 1 else found)
         return 0
+    for name, lines in found.items():
+        if len(found) > 1:
+            print(f"\n{name}" if name != next(iter(found)) else name)
+        _sentences(lines)
+    return 0
+
+
+def _sentences(lines: "list[dict[str, str]]") -> None:
     width = max(len(line["topic"]) for line in lines)
     before = ""
     for line in lines:
         print(f"{line['topic'] if line['topic'] != before else '':<{width}}  {line['text']}")
         before = line["topic"]
-    return 0

@@ -321,11 +321,6 @@ async def inspect(services: Services, request: Named, _emit: Emit) -> Any:
     return found
 
 
-async def explain(services: Services, request: Named, _emit: Emit) -> Any:
-    """Say in plain words what containers are made of and may do."""
-    return [await services.engine.explain(name) for name in request.names]
-
-
 async def logs(services: Services, request: LogsRequest, frames: Frames) -> None:
     """Send what a container wrote, each stream on its channel."""
     container = services.engine.container(request.name)
@@ -375,7 +370,6 @@ VERBS: Verbs = {
     "commit": (CommitRequest, commit),
     "ps": (PsRequest, ps),
     "inspect": (Named, inspect),
-    "explain": (Named, explain),
 }
 STREAMS: Mapping[str, tuple[type[Request], Callable[[Services, Any, Frames], Awaitable[None]]]] = {
     "run": (RunRequest, run),

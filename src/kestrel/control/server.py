@@ -7,13 +7,13 @@ from aiohttp import web
 
 from kestrel.base import disk
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError, NotFound
-from kestrel.control import builds, containers, images, platform, registry, transfers
+from kestrel.control import builds, containers, explain, images, platform, registry, transfers
 from kestrel.control.requests import Request
 from kestrel.control.services import Services, Verbs
 from kestrel.control.streams import Frames
 from kestrel.http.upgrade import Switched, switch
 
-VERBS: Verbs = {**containers.VERBS, **images.VERBS, **builds.VERBS, **platform.VERBS, **registry.VERBS}
+VERBS: Verbs = {**containers.VERBS, **explain.VERBS, **images.VERBS, **builds.VERBS, **platform.VERBS, **registry.VERBS}
 STREAMS: "dict[str, tuple[type[Request], Any]]" = {**containers.STREAMS, **builds.STREAMS, **transfers.STREAMS}
 BODY_LIMIT = 4 * 1024 * 1024
 

@@ -6,15 +6,30 @@ from dataclasses import replace
 from kestrel.base.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from kestrel.base.files import private_directory
 from kestrel.base.ids import check_name, new_id, new_name, short
+from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import users
 from kestrel.engine.model import Container, ContainerConfig, ContainerState, Sandbox, SandboxConfig, SandboxState
 from kestrel.engine.parts import Parts
-from kestrel.engine.sandbox import planned
 from kestrel.engine.signals import number
+from kestrel.images import Image
 
 
 async def create(parts: Parts, config: ContainerConfig) -> Container:
     """Create a container from an image that is present. Raises NotFound for the image, AlreadyExists for the name."""
+    container, image = await planned(parts, config)
+    private_directory(parts.container_directory(container.id))
+    parts.store.save_container(container)
+    try:
+        await asyncio.to_thread(parts.snapshots.prepare, container.id, image.layers)
+    except BaseException:
+        parts.store.drop_container(container.id)
+        raise
+    parts.tell("create", container.sandbox, container.id)
+    return container
+
+
+async def planned(parts: Parts, config: ContainerConfig) -> tuple[Container, Image]:
+    """Return the container that `create` would make, and its image; nothing is recorded. Raises as `create`."""
     taken = frozenset(parts.store.names())
     config = replace(config, name=check_name(config.name) if config.name else new_name(taken))
     if config.name in taken:
@@ -29,7 +44,7 @@ async def create(parts: Parts, config: ContainerConfig) -> Container:
     identity = new_id()
     asked = _sandbox_config(parts, config, identity).users == "own"
     refusal = await users.refusal(parts.users, config, image.config.config.user or "", asked=asked)
-    sandbox = _sandbox(parts, config, identity)  # from here to its record nobody else takes a range
+    sandbox = _sandbox(parts, config, identity)  # from here to its record nothing may wait: its range is not taken yet
     container = Container(
         id=identity,
         config=config,
@@ -41,22 +56,14 @@ async def create(parts: Parts, config: ContainerConfig) -> Container:
         created=parts.clock.now(),
         log_path=config.log_path or str(parts.container_directory(identity) / "log"),
     )
-    private_directory(parts.container_directory(identity))
-    parts.store.save_container(container)
-    try:
-        await asyncio.to_thread(parts.snapshots.prepare, identity, image.layers)
-    except BaseException:
-        parts.store.drop_container(identity)
-        raise
-    parts.tell("create", container.sandbox, identity)
-    return container
+    return container, image
 
 
 def _sandbox(parts: Parts, config: ContainerConfig, identity: str) -> Sandbox:
     """Return the sandbox it will run in; a private one is made when it starts."""
     if config.sandbox is not None:
         return parts.store.sandbox(config.sandbox)
-    return planned(parts, private(config, identity))
+    return sandboxes.planned(parts, private(config, identity))
 
 
 def _sandbox_config(parts: Parts, config: ContainerConfig, identity: str) -> SandboxConfig:

@@ -4,18 +4,22 @@ The words come from the plan that the runtime executes, so they cannot say anyth
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kestrel.base.units import print_size
+from kestrel.engine import ranges, users
 from kestrel.engine import spec as specs
+from kestrel.engine.create import planned
 from kestrel.engine.facts import gather
-from kestrel.engine.model import Container, Resources, Sandbox
+from kestrel.engine.model import Container, ContainerConfig, Resources, Sandbox
 from kestrel.engine.parts import Parts
 from kestrel.engine.rights import kept_capabilities
 from kestrel.engine.start import coming
+from kestrel.images import Image
 from kestrel.linux import cgroups
 from kestrel.linux.capabilities import BITS
+from kestrel.linux.rootfs import Rootfs
 from kestrel.runtime import plan
 
 SHARED = frozenset({"network", "ipc", "uts"})
@@ -31,22 +35,58 @@ class Explained:
 
 
 async def explain(parts: Parts, wanted: str) -> list[Explained]:
-    """Return the sentences, in the order in which things happen. Raises NotFound, or why it could not be started."""
+    """Say what a container is that was created. Raises NotFound, or why it could not be started."""
     container = parts.store.container(wanted)
     image = await parts.images.resolve(container.image_id)
     sandbox = parts.store.sandboxes.get(container.sandbox) or coming(container)
     rootfs = parts.snapshots.rootfs(container.id)
-    facts = await asyncio.to_thread(gather, parts, container, sandbox, image, rootfs)
+    lines = await _lines(parts, container, sandbox, image, rootfs)
+    return [*lines, Explained("log", f"{container.log_path}, written by the container's shim")]
+
+
+async def explain_new(parts: Parts, config: ContainerConfig) -> list[Explained]:
+    """Say what a container would be that is not created. Raises as `create` does, and why it could not be started."""
+    container, image = await planned(parts, config)
+    rootfs = replace(parts.snapshots.view(image.layers), upper="a directory of its own")
+    return await _lines(parts, container, coming(container), image, rootfs)
+
+
+async def _lines(parts: Parts, container: Container, sandbox: Sandbox, image: Image, rootfs: Rootfs) -> list[Explained]:
+    """Return the sentences, in the order in which things happen."""
+    below = rootfs if container.id in parts.store.containers else Rootfs(lowers=rootfs.lowers)
+    facts = await asyncio.to_thread(gather, parts, container, sandbox, image, below, look=True)
     spec = specs.build(container, facts)
     made = plan.build(spec, rootfs, sandbox=SHARED, **_hierarchy())
-    lines = [
+    return [
         Explained("image", f"{container.config.image}; its layers ({len(image.layers)}) are never written to"),
         *_network(sandbox),
+        Explained("namespaces", _shared(sandbox)),
+        Explained("users", await _users(parts, container, sandbox, image)),
         *(Explained("steps", line) for line in made.describe()),
         *_rights(container, spec),
+        *_devices(spec),
         *_limits(container.config.resources),
     ]
-    return [*lines, Explained("log", f"{container.log_path}, written by the container's shim")]
+
+
+def _shared(sandbox: Sandbox) -> str:
+    """Say which namespaces it has of its sandbox and of the host; those of its own are a step."""
+    config = sandbox.config
+    hosts = {"network": config.network == "host", "IPC": config.host_ipc, "processes": config.host_pid}
+    shared = [name for name in ("network", "IPC", "host name") if not hosts.get(name)]
+    shared += ["processes"] if config.share_pid else []
+    theirs = [name for name, host in hosts.items() if host]
+    return f"of its sandbox: {', '.join(shared)}" + (f"; of the host: {', '.join(theirs)}" if theirs else "")
+
+
+async def _users(parts: Parts, container: Container, sandbox: Sandbox, image: Image) -> str:
+    """Say whose users it has, and why the host's."""
+    if container.first_id:
+        return f"its own: users 0 to {ranges.SIZE - 1} are {container.first_id} and on on the host, who may do nothing"
+    reason = "they were asked for" if sandbox.config.users == "host" else parts.users.missing
+    reason = reason or users.shared(sandbox.config)
+    reason = reason or await users.refusal(parts.users, container.config, image.config.config.user or "", asked=False)
+    return f"the host's: {reason or 'it was made with them'}"
 
 
 def _hierarchy() -> dict[str, Any]:
@@ -85,6 +125,15 @@ def _rights(container: Container, spec: dict[str, Any]) -> list[Explained]:
         name for rule in profile.get("syscalls", ()) if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]
     }
     return [*found, Explained("seccomp", f"{len(allowed)} system calls are allowed, some with some arguments only")]
+
+
+def _devices(spec: dict[str, Any]) -> list[Explained]:
+    """Say which devices may be used besides those that every container has."""
+    rules = [rule for rule in spec["linux"]["resources"].get("devices", ()) if rule.get("allow")]
+    if any("type" not in rule and "major" not in rule for rule in rules):
+        return [Explained("devices", "every device of the host may be made and used")]
+    given = [device["path"] for device in spec["linux"].get("devices", ())]
+    return [Explained("devices", ", ".join(("null, zero, full, random, urandom, tty and terminals", *given)))]
 
 
 def _limits(limits: Resources) -> list[Explained]:

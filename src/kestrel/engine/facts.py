@@ -15,8 +15,13 @@ from kestrel.linux.mounts import PATH, open_rootfs
 from kestrel.linux.rootfs import Rootfs
 
 
-def gather(parts: Parts, container: Container, sandbox: Sandbox, image: Image, rootfs: Rootfs) -> Facts:
-    """Return the facts of one start, or of one that has been. Reads the image's files; call it in a thread."""
+def gather(
+    parts: Parts, container: Container, sandbox: Sandbox, image: Image, rootfs: Rootfs, *, look: bool = False
+) -> Facts:
+    """Return the facts of one start, or of one that has been. Reads the image's files; call it in a thread.
+
+    To `look` changes nothing: a volume that is not there yet is not made.
+    """
     config, defaults = container.config, image.config.config
     user = config.security.user or defaults.user
     running = container.state is ContainerState.RUNNING
@@ -26,7 +31,7 @@ def gather(parts: Parts, container: Container, sandbox: Sandbox, image: Image, r
         hostname=nameservice.hostname(sandbox),
         name_files=parts.sandbox_directory(sandbox.id),
         seccomp=profile(config.security),
-        volumes={m.source: _volume(parts, m.source) for m in config.mounts if m.kind == "volume"},
+        volumes={m.source: _volume(parts, m.source, look=look) for m in config.mounts if m.kind == "volume"},
         devices=_devices(config),
         own_processes=not (sandbox.config.share_pid or sandbox.config.host_pid),
         processes=_processes(parts, config),
@@ -68,7 +73,9 @@ def _processes(parts: Parts, config: ContainerConfig) -> str:
     return f"/proc/{other.pid}/ns/pid"
 
 
-def _volume(parts: Parts, name: str) -> str:
+def _volume(parts: Parts, name: str, *, look: bool) -> str:
+    if look and name not in {volume.name for volume in parts.volumes.all()}:
+        return f"a new volume {name}"
     parts.volumes.ensure(name)
     return str(parts.volumes.path(name))
 

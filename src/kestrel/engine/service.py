@@ -177,6 +177,10 @@ class Engine:
         """Say in plain words what a container is made of and may do."""
         return await explain.explain(self._parts, wanted)
 
+    async def explain_new(self, config: ContainerConfig) -> list[Explained]:
+        """Say the same of one that `create` would make."""
+        return await explain.explain_new(self._parts, config)
+
     # Inside a container
 
     async def exec(self, wanted: str, config: ExecConfig) -> Session:

@@ -96,6 +96,11 @@ class Channel:
         self._decoder = Decoder()
         self._ready: list[tuple[Message, list[int]]] = []
 
+    @property
+    def buffered(self) -> bool:
+        """Whether there is a message that has been read from the socket already, which then does not become ready."""
+        return bool(self._ready)
+
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self.socket.fileno()

@@ -84,7 +84,7 @@ def hierarchy() -> Hierarchy | None:
     """Return the control groups of this machine, None where there are none."""
     try:
         return cgroups.detect()
-    except OSError:
+    except FileNotFoundError:
         return None
 
 
@@ -130,6 +130,9 @@ def _create(
         wrong = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InvalidArgument(f"{bundle}/{bundles.CONFIG} is not of the specification's form: {wrong}") from error
     _debug(made)
+    if found is not None:
+        groups.require_unused(found, record.cgroup)
+    bundles.save(place, record)  # from here on `delete --force` knows what to remove, whatever becomes of us
     group = groups.make(found, record.cgroup, spec.get("linux") or {}) if found is not None else None
     creation = Creation(root, place, spec, record)
     try:
@@ -226,9 +229,10 @@ class Creation:
         channel = Channel(started.channel)
         try:
             warnings = self._prepare(channel, wishes)
+            bundles.save(self._place, self._record)
+            channel.offer({"kept": True})
         finally:
             channel.close()
-        bundles.save(self._place, self._record)
         return self._record, Made(pid=started.pid, pidfd=started.pidfd, master=self._master, warnings=warnings)
 
     def _prepare(self, channel: Channel, wishes: Wishes) -> tuple[str, ...]:

@@ -188,7 +188,11 @@ class Container:
         if heard is None:
             self._hang_up()
             return
-        message, descriptors = heard
+        self._take(*heard)
+        if self._channel is not None and self._channel.buffered:
+            self._heard(0)
+
+    def _take(self, message: channel.Message, descriptors: list[int]) -> None:
         if "error" in message:
             self._failure = error_from_json(message["error"])
         elif "filter" in message:

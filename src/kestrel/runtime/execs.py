@@ -81,7 +81,12 @@ class Exec:
         if heard is None:
             self._hang_up()
             return
-        message, descriptors = heard
+        self._take(*heard)
+        if self._channel is not None and self._channel.buffered:
+            self._heard(0)
+
+    def _take(self, message: channel.Message, descriptors: list[int]) -> None:
+        assert self._channel is not None
         if "pid" in message:
             self.pid, self._pidfd = message["pid"], descriptors[0]
             status = self._claim(self.pid)
@@ -91,7 +96,10 @@ class Exec:
             self._failure = error_from_json(message["error"])
         elif "ready" in message:
             self._theirs += descriptors
-            self._channel.offer({"go": True})
+            if self._failure is None:
+                self._channel.offer({"go": True})
+            else:
+                self._hang_up()  # the one between could not tell us its number
 
     def _hang_up(self) -> None:
         assert self._channel is not None

@@ -22,6 +22,20 @@ def make(hierarchy: Hierarchy, path: str, linux: Mapping[str, Any]) -> Group:
     wanted = linux.get("resources") or {}
     limits = resources.limits(wanted)
     rules = resources.device_rules(wanted)
+    group = hierarchy.group(path)
+    try:
+        group = hierarchy.create(path, limits, everywhere=True)
+        group.limit(limits)
+        if rules is not None and "devices" in hierarchy.controllers:
+            group.devices(rules)
+    except OSError as error:
+        _drop(group)
+        raise InvalidArgument(f"{error.strerror}: {error.filename}", hint="the kernel refused a limit") from error
+    return group
+
+
+def require_unused(hierarchy: Hierarchy, path: str) -> None:
+    """Raise FailedPrecondition if somebody is in the group at `path`, or would be stopped there."""
     others = hierarchy.group(path).pids()
     if others:
         raise FailedPrecondition(
@@ -30,15 +44,6 @@ def make(hierarchy: Hierarchy, path: str, linux: Mapping[str, Any]) -> Group:
         )
     if bundles.frozen(path):
         raise FailedPrecondition(f"container's cgroup unexpectedly frozen: {path}", hint="thaw it or choose another")
-    group = hierarchy.create(path, limits, everywhere=True)
-    try:
-        group.limit(limits)
-        if rules is not None and "devices" in hierarchy.controllers:
-            group.devices(rules)
-    except OSError as error:
-        _drop(group)
-        raise InvalidArgument(f"{error.strerror}: {error.filename}", hint="the kernel refused a limit") from error
-    return group
 
 
 def _drop(group: Group) -> None:

@@ -14,8 +14,8 @@ The conversation with the shim, over a channel that closes at exec:
     init → shim   {"listener": N}                            if its filter has an agent; answered by {"go": true}
     init → shim   {"error": {...}}                           then exit; an end without it means that exec succeeded
 
-Without a shim (`kestrel-runtime create`) the creator ends after "ready". Then "go" comes over the `gate`: a listening
-socket that whoever starts the container connects to, once.
+Without a shim (`kestrel-runtime create`) the creator answers "ready" with {"kept": true} and ends. Then "go" comes over
+the `gate`: a listening socket that whoever starts the container connects to, once.
 """
 
 from __future__ import annotations
@@ -269,12 +269,16 @@ def _keep_only(preserved: int) -> None:
 
 
 def _wait_at(gate: socket.socket, creator: Channel) -> Channel:
-    """Wait for the one who starts us. The first process of a PID namespace ignores what it does not handle, so that
-    until then the usual requests to end need a handler.
+    """Wait for the one who starts us; unless our creator says that it has kept our number, nobody will find us.
+
+    The first process of a PID namespace ignores what it does not handle, so that until then the usual requests to end
+    need a handler.
     """
-    creator.close()
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, _end)
+    if creator.receive() is None:
+        os._exit(FAILED)
+    creator.close()
     connection, _ = gate.accept()
     gate.close()
     return Channel(connection)

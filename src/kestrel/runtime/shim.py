@@ -488,7 +488,7 @@ NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXY
 def _hierarchy() -> cgroups.Hierarchy | None:
     try:
         return cgroups.detect()
-    except OSError as error:
+    except FileNotFoundError as error:
         note(f"no cgroups: {error}")
         return None
 

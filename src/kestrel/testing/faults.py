@@ -7,9 +7,10 @@
 
 Nothing of this is in the product. The programs that are started here replace what `os`, `kestrel.linux.syscalls` and
 the sockets offer by the same with a count in front, and then run the product's `main`. Roles are told apart by who
-was forked by whom: zygote, shim, init, joiner (which enters a container's namespaces) and joined; a command is `cold`.
-What is armed, and what was done, stands in memory that all of them share, so it can be read and written from outside
-at any moment, and by a process that has no files left.
+was forked by whom: zygote, shim, pause, init, joiner (which enters a container's namespaces) and joined. A `command`
+is forked by a shell of ours that has loaded it before, since there are thousands. What is armed, and what was done,
+stands in memory that all of them share, so it can be read and written from outside at any moment, and by a process
+that has no files left.
 
 A process that is to die sends itself SIGKILL; the first one of a PID namespace, which the kernel would spare, exits.
 """
@@ -20,14 +21,18 @@ import mmap
 import os
 import signal
 import struct
+import subprocess
 import sys
 from pathlib import Path
+
+from kestrel.linux import abi
+from kestrel.linux.syscalls import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-    from typing import Any
+    from typing import Any, NoReturn
 
     from kestrel.engine.shims import Zygote
 
@@ -55,7 +60,7 @@ CALLS = {
 """What is counted: each is a call to the kernel, or a message to another process."""
 UNFAILING = {"close", "close_range", "umask", "setsid", "capget", "kill", "waitpid", "receive"}
 """Calls that do not fail for a reason from outside, or whose failure is the death of a peer, which is tried as such."""
-CHILDREN = {("zygote", "fork"): "shim", ("shim", "clone3"): "init", ("cold", "clone3"): "init"}
+CHILDREN = {("zygote", "fork"): "shim", ("shell", "fork"): "command", ("shim", "clone3"): "init"}
 ROLES = ("zygote", "shim", "pause", "init", "joiner", "joined")
 
 RUN = (
@@ -158,7 +163,7 @@ class Counter:
             return "joined"
         if name == "clone3" and not arguments[0]:
             return "joiner"
-        return CHILDREN.get((self.role, name), "other")
+        return CHILDREN.get((self.role, name), "init" if name == "clone3" else "other")
 
 
 def _caller() -> str:
@@ -174,7 +179,7 @@ def _caller() -> str:
 
 
 def run(path: str, role: str, arguments: list[str]) -> None:
-    """Run the product's program of a role, counted; `path` is the shared memory's."""
+    """Be the zygote, or a shell of commands; `path` is that of the shared memory."""
     import importlib
 
     counter = Counter(Memory(path), role)
@@ -190,9 +195,26 @@ def run(path: str, role: str, arguments: list[str]) -> None:
             setattr(module, call, counter.counted(call, getattr(module, call)))
     if role == "zygote":
         zygote.main(arguments)
-    os.environ["_KESTREL_SEALED"] = "1"  # it executes itself again before it has done anything
-    sys.argv = ["kestrel-runtime", *arguments]
-    command.main()
+    _be_shell(command.main)
+
+
+def _be_shell(main: Callable[[], NoReturn]) -> None:
+    prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
+    os.environ["_KESTREL_SEALED"] = "1"  # a command executes itself again before it has done anything
+    while line := sys.stdin.readline():
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(2, 0)
+            os.dup2(2, 1)
+            sys.argv = ["kestrel-runtime", *line.rstrip("\n").split("\t")]
+            main()
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+        sys.stdout.flush()
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # an orphan
+        except ChildProcessError:
+            pass
 
 
 # --- outside --------------------------------------------------------------------------------------------------------
@@ -231,8 +253,7 @@ class Faults:
         """Where what was armed has happened; empty if it did not."""
         return self._memory.lines()[0] if self._memory.fired else ""
 
-    def program(self, role: str) -> list[str]:
-        """Return the words that start a role's program; the product's own arguments follow."""
+    def _program(self, role: str) -> list[str]:
         source = str(Path(__file__).parents[2])
         return [sys.executable, "-I", "-S", "-X", "utf8", "-c", RUN, source, str(self._path), role]
 
@@ -243,11 +264,21 @@ class Faults:
 
         ours, theirs = pair()
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
-        words = [*self.program("zygote"), "3", str(cache)]
+        words = [*self._program("zygote"), "3", str(cache)]
         pid = os.posix_spawn(sys.executable, words, self.environment, file_actions=actions)
         theirs.close()
         ours.setblocking(False)
         return Zygote(pid, ours, str(cache))
+
+    def shell(self) -> subprocess.Popen[str]:
+        """Start a shell of `kestrel-runtime`: a line of words, parted by tabs, is answered by a line with a number.
+
+        Orphans come to it, and are reaped with it.
+        """
+        pipe = subprocess.PIPE
+        words = self._program("shell")
+        null = subprocess.DEVNULL
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=null, text=True, env=self.environment)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -44,6 +44,15 @@ def read(path: str) -> str:
         os.close(fd)
 
 
+def exists(path: str) -> bool:
+    """Say whether there is a file or directory. Raises OSError when it cannot be found out, unlike os.path.exists."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 def number(text: str) -> int | None:
     """Return the number a one-number file holds; None for `max`, an absent file, or version 1's "no limit"."""
     text = text.strip()

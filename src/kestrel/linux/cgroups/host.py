@@ -1,9 +1,9 @@
 """The control groups of this machine: which version has the controllers, and what is done to a group by its path."""
 
 import errno
-import os
 import time
 
+from kestrel.linux.cgroups.files import exists
 from kestrel.linux.cgroups.values import Hierarchy
 
 ROOT = "/sys/fs/cgroup"
@@ -13,7 +13,7 @@ def detect(root: str = ROOT) -> Hierarchy:
     """Return the hierarchy of this machine. Raises OSError when no cgroups are mounted at `root`."""
     from kestrel.linux.cgroups import v1, v2  # each is needed only where it is used
 
-    if os.path.exists(f"{root}/cgroup.controllers"):
+    if exists(f"{root}/cgroup.controllers"):
         return v2.V2(root)
     found = v1.controllers(root)
     if not found:

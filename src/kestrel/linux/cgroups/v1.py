@@ -6,7 +6,7 @@ import errno
 import os
 import time
 
-from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
+from kestrel.linux.cgroups.files import checked, exists, number, read, remove_tree, send_kill, table, tree, write
 from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
 
 TYPE_CHECKING = False
@@ -28,7 +28,7 @@ def controllers(root: str) -> dict[str, str]:
     found = {}
     for name in KNOWN:
         directory = f"{root}/{name}"
-        if os.path.exists(f"{directory}/cgroup.procs"):
+        if exists(f"{directory}/cgroup.procs"):
             found[name] = directory
     return found
 
@@ -119,7 +119,7 @@ class V1Group:
 
     def _directories(self) -> list[str]:
         found = (f"{root}/{self.path}" for root in dict.fromkeys(self._roots.values()))
-        return [directory for directory in found if os.path.isdir(directory)]
+        return [directory for directory in found if exists(directory)]
 
     def within(self, below: Mapping[str, str]) -> Group:
         """Return a group whose joiners go to groups below this one: by controller, "" for all others."""
@@ -133,7 +133,7 @@ class V1Group:
         opened: list[int] = []
         try:
             for name, root in self._roots.items():
-                if os.path.isdir(f"{root}/{self.path}"):
+                if exists(f"{root}/{self.path}"):
                     below = self._below.get(name, self._below.get("", ""))
                     file = "cgroup.procs" if name == "unified" else "tasks"
                     opened.append(os.open(f"{root}/{self.path}/{below}/{file}", os.O_WRONLY | os.O_CLOEXEC))
@@ -199,14 +199,14 @@ class V1Group:
         """Two schedulers of block devices know weights: CFQ, gone since Linux 5.0, and BFQ with files of its own."""
         root = self._roots.get("blkio")
         own = "blkio.weight"
-        return own if root is None or os.path.exists(f"{root}/{self.path}/{own}") else "blkio.bfq.weight"
+        return own if root is None or exists(f"{root}/{self.path}/{own}") else "blkio.bfq.weight"
 
     def _limit_memory(self, limits: Limits) -> None:
         """Memory may never exceed memory and swap together, so the order depends on which way the limits move."""
         if limits.memory is None and limits.swap is None:
             return
         plain, both = self._file("memory.limit_in_bytes"), self._file("memory.memsw.limit_in_bytes")
-        has_swap = os.path.exists(both)
+        has_swap = exists(both)
         swap = limits.swap
         if limits.memory == -1 and swap is None:
             swap = -1  # no limit of memory makes one on the sum meaningless

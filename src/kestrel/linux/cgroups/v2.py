@@ -15,7 +15,7 @@ import os
 import time
 
 from kestrel.base.values import replace
-from kestrel.linux.cgroups.files import checked, number, read, remove_tree, send_kill, table, tree, write
+from kestrel.linux.cgroups.files import checked, exists, number, read, remove_tree, send_kill, table, tree, write
 from kestrel.linux.cgroups.values import DeviceRule, Group, Limits, OomWatch, Stats
 
 TYPE_CHECKING = False
@@ -140,7 +140,7 @@ class V2Group:
 
     def _write(self, name: str, value: str) -> None:
         path = f"{self._top}/{name}"
-        if "/" in name or not os.path.exists(path):
+        if "/" in name or not exists(path):
             controller = name.partition(".")[0]
             raise OSError(errno.ENOTSUP, f"the {controller} controller is not available here, cannot set", name)
         for line in value.splitlines():  # a file with a line per device takes one line at a time
@@ -148,9 +148,9 @@ class V2Group:
 
     def _weigh(self, weight: int, converted: str) -> None:
         """Which of the two files counts depends on each device's scheduler: BFQ has its own, in version 1's units."""
-        if os.path.exists(f"{self._top}/io.bfq.weight"):
+        if exists(f"{self._top}/io.bfq.weight"):
             self._write("io.bfq.weight", str(weight))
-            if not os.path.exists(f"{self._top}/io.weight"):
+            if not exists(f"{self._top}/io.weight"):
                 return
         self._write("io.weight", converted)
 

@@ -103,6 +103,8 @@ class World:
     def each(self, command: str, role: str, how: int) -> None:
         """Run a command once for each step of it, or of the process it makes, with something happening there."""
         arguments = ["c", "KILL"] if command == "kill" else ["c"]
+        self.prepare("run")
+        assert self("run") == 0  # what is cached is cached now
         self.prepare(command)
         self.faults.watch()
         assert self(command, *arguments) == 0
@@ -116,6 +118,7 @@ class World:
         wrong, happened = [], 0
         for _, number, what in steps:
             if how != KILL and what.split()[0] in UNFAILING:
+                happened += 1
                 continue
             self.prepare(command)
             self.faults.arm(role, number, how)
@@ -137,7 +140,7 @@ class World:
             if problems:
                 cgroups.destroy(f"{self.group}/c")
         assert not wrong, "\n".join(wrong)
-        assert happened
+        assert happened > len(steps) * 0.7  # the number of steps varies where somebody is waited for
 
 
 @pytest.fixture

@@ -119,9 +119,10 @@ class World:
 
     async def each(self, role: str, how: int) -> None:
         """Live once for each step of a role, with something happening there."""
-        wrong, happened = [], 0
-        for _, number, what in await self.steps(role):
+        wrong, happened, steps = [], 0, await self.steps(role)
+        for _, number, what in steps:
             if how != KILL and what.split()[0] in UNFAILING:
+                happened += 1
                 continue
             self.faults.arm(role, number, how)
             if role == "zygote":
@@ -131,7 +132,7 @@ class World:
             wrong += [f"{self.faults.happened}: {problem}" for problem in problems]
         self.faults.disarm()
         assert not wrong, "\n".join(wrong)
-        assert happened
+        assert happened > len(steps) * 0.7  # the number of steps varies where somebody is waited for
         assert await self.live() == []
 
 

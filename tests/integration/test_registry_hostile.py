@@ -297,3 +297,31 @@ async def test_the_token_server_takes_no_large_forms_and_no_crlf(world: World) -
     said = await raw(world, b'GET /v2/b/manifests/x HTTP/1.1\r\nHost: evil"\r\nConnection: close\r\n\r\n')
     assert answers(said) in ([401], [400])
     assert b'realm="http://evil/token"' in said or answers(said) == [400]
+
+
+@pytest.mark.parametrize("accounts", [False, True])
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /v2/_catalog?last=%ff",
+        b"GET /v2/a/tags/list?last=%ed%a0%80&n=%ff",
+        b"GET /v2/a/manifests/v1?ns=%ff",
+        b"GET /v2/a/referrers/sha256:" + b"0" * 64 + b"?artifactType=%ff&last=%ff",
+        b"GET /token?scope=%ff&account=%ff",
+        b"POST /v2/a/blobs/uploads/?mount=%ff&from=%ff",
+        b"POST /v2/a/blobs/uploads/?digest=sha256:%ff",
+        b"PUT /v2/a/manifests/v1",
+        b"DELETE /v2/a/manifests/%ff",
+        b"GET /v2/%ff/manifests/v1",
+        b"GET /v2/",
+    ],
+)
+async def test_bytes_that_are_no_text_are_no_bug(world: World, request_line: bytes, *, accounts: bool) -> None:
+    if accounts:
+        world.registry.accounts.grant("anonymous", "**", "pull,push,delete")
+    fields = [b"Authorization: Basic \xff\xfe", b"Authorization: Bearer \xff.\xff.\xff", b"Authorization: \xff"]
+    fields += [b"Content-Type: \xff", b"If-Match: \xff", b"If-None-Match: \xff", b"Range: bytes=\xff", b"X: y"]
+    for field in fields:
+        head = b" HTTP/1.1\r\nHost: \xff\r\nConnection: close\r\nContent-Length: 0\r\n"
+        said = answers(await raw(world, request_line + head + field + b"\r\n\r\n"))
+        assert said == [] or said[0] < 500, (field, said)

@@ -210,11 +210,31 @@ def pivot(root: int) -> None:
 def cover(root: int) -> None:
     """Move the mount behind `root` over "/" and make it this process's root; the old one stays below, out of reach.
 
-    For hosts that run from a ramdisk, whose root cannot be pivoted away (`man 2 pivot_root`, NOTES).
+    For hosts that run from a ramdisk, whose root cannot be pivoted away (`man 2 pivot_root`, NOTES). The kernel's own
+    filesystems of the host go first: as long as a whole /proc is anywhere in the mount namespace, whoever makes a user
+    namespace in it may mount another one, with nothing masked (mount_too_revealing in fs/namespace.c).
     """
+    for place in _kernel_mounts(outside=os.readlink(f"/proc/self/fd/{root}")):
+        try:
+            syscalls.umount(place, abi.MNT_DETACH)
+        except OSError:  # one that this namespace was given locked
+            syscalls.mount("tmpfs", place, "tmpfs", abi.MS_RDONLY)
     with opened(os.open("/", PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as slash:
         attach(root, slash, name="/")
     chroot(root)
+
+
+def _kernel_mounts(*, outside: str) -> list[str]:
+    """Return where proc and sysfs are mounted but not below `outside`, the deepest first (`man 5 proc`, mountinfo)."""
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            place, kind = line.split(" ")[4], line.partition(" - ")[2].split(" ")[0]
+            for escape, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+                place = place.replace(escape, character)
+            if kind in ("proc", "sysfs") and not f"{place}/".startswith(f"{outside}/"):
+                found.append(place)
+    return sorted(found, reverse=True)
 
 
 def chroot(root: int) -> None:

@@ -337,13 +337,15 @@ class MountCgroups(Operation):
             writable = self.options.add & ~abi.MOUNT_ATTR_RDONLY
             tmpfs = mounts.filesystem("tmpfs", [("source", "tmpfs"), ("mode", "755")], attributes=writable)
             with opened(tmpfs):
+                for name in self.hierarchies:
+                    os.mkdir(name, 0o755, dir_fd=tmpfs)
+                # Before it is attached: below a root that is nowhere, as in the host's mount namespace, it could not be.
+                mounts.set_attributes(tmpfs, add=self.options.add)
                 mounts.attach(tmpfs, target, name=self.destination)
                 for name in self.hierarchies:
                     self._hierarchy(tmpfs, name)
-                mounts.set_attributes(tmpfs, add=self.options.add)
 
     def _hierarchy(self, tmpfs: int, name: str) -> None:
-        os.mkdir(name, 0o755, dir_fd=tmpfs)
         flags = mounts.PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with (
             opened(os.open(name, flags, dir_fd=tmpfs)) as place,

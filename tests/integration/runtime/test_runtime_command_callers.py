@@ -173,3 +173,21 @@ def test_events_tell_that_a_container_ran_out_of_memory_and_end_with_it(runtime:
     assert {"type": "oom", "id": "one"} in events
     assert events[0]["data"]["memory"]["usage"]["limit"] == 32 << 20
     assert "is not running" in runtime("events", "one").stderr
+
+
+def test_without_pivot_no_whole_proc_stays_behind(runtime: Any) -> None:
+    """Whoever makes a user namespace may mount a /proc with nothing masked where a whole one is to be found."""
+    names = ["CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID"]
+    capabilities = dict.fromkeys(("bounding", "effective", "permitted"), names)
+    inside = "mount -t proc none /tmp 2>&1 && echo unmasked"
+    runtime.spec("unshare", "-mrpf", "sh", "-c", inside, process={"capabilities": capabilities})
+    for words in ((), ("--no-pivot",)):
+        done = runtime("run", *words, "--bundle", str(runtime.bundle), "one")
+        assert "mount: permission denied" in done.stdout, words
+
+
+def test_without_a_mount_namespace_nothing_is_left_mounted_on_the_host(runtime: Any) -> None:
+    kinds = [{"type": kind} for kind in ("pid", "network", "ipc", "uts")]
+    runtime.spec("echo", "hello", linux={"namespaces": kinds, "maskedPaths": [], "readonlyPaths": []})
+    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one") == "hello\n"
+    assert str(runtime.home) not in Path("/proc/self/mountinfo").read_text()

@@ -339,7 +339,7 @@ class MountCgroups(Operation):
             with opened(tmpfs):
                 for name in self.hierarchies:
                     os.mkdir(name, 0o755, dir_fd=tmpfs)
-                # Before it is attached: below a root that is nowhere, as in the host's mount namespace, it could not be.
+                # Not once it is attached: below a root that is nowhere, as in the host's mount namespace, this fails.
                 mounts.set_attributes(tmpfs, add=self.options.add)
                 mounts.attach(tmpfs, target, name=self.destination)
                 for name in self.hierarchies:

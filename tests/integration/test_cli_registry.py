@@ -154,3 +154,18 @@ def test_a_prefix_is_a_cache_of_another_registry(kestrel: Instance) -> None:
     kestrel("registry", "upstream", "rm", "hub")
     assert "no cache" in kestrel("registry", "upstream", "rm", "hub", code=None).err
     assert "no registry's name" in kestrel("registry", "upstream", "add", "hub", "not a host", code=None).err
+
+
+def test_without_an_undo_window_a_deleted_image_is_free_at_once() -> None:
+    with Instance.make(KESTREL_REGISTRY_UNDO_HOURS="0") as kestrel:
+        kestrel.build("box", "FROM scratch\nCOPY hello /\n", {"hello": "hello"})
+        name = f"{kestrel.registry}/team/app:v1"
+        kestrel("tag", "box", name)
+        kestrel("push", name)
+        [change] = kestrel("registry", "history", "team/app:v1", "--json").json()
+        delete = Request(f"http://{kestrel.registry}/v2/team/app/manifests/{change['digest']}", method="DELETE")
+        with urlopen(delete) as answer:
+            assert answer.status == 202
+        assert kestrel("registry", "deleted", "--json").json() == []
+        assert "can be restored" not in kestrel("registry", "gc", "--dry-run").out
+        end(kestrel)

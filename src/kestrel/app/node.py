@@ -65,7 +65,10 @@ async def open_node(settings: Settings, zygote: Zygote, stack: AsyncExitStack) -
         content,
         database,
         registry.Settings(
-            sparse=settings.registry_sparse, htpasswd=settings.registry_htpasswd, url=settings.registry_url
+            sparse=settings.registry_sparse,
+            htpasswd=settings.registry_htpasswd,
+            url=settings.registry_url,
+            undo_seconds=settings.registry_undo_hours * 3600.0,
         ),
         client,
     )

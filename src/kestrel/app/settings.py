@@ -31,6 +31,7 @@ class Settings:
     registry_url: str = ""
     registry_sparse: bool = False
     registry_collect_hours: int = 24
+    registry_undo_hours: int = 24
     address: str = "127.0.0.1"
     subnet: str = ""
     node: str = ""
@@ -78,6 +79,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         registry_htpasswd=_path(environment, "KESTREL_REGISTRY_HTPASSWD"),
         registry_url=environment.get("KESTREL_REGISTRY_URL", ""),
         registry_sparse=_switch(environment, "KESTREL_REGISTRY_SPARSE"),
+        registry_undo_hours=_number(environment, "KESTREL_REGISTRY_UNDO_HOURS", default.registry_undo_hours),
         registry_collect_hours=_number(environment, "KESTREL_REGISTRY_COLLECT_HOURS", default.registry_collect_hours),
         subnet=environment.get("KESTREL_SUBNET", ""),
         node=environment.get("KESTREL_NODE", os.uname().nodename.lower()),

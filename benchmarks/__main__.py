@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import builds, containers, images, platform, pods, registry, runtime
+from benchmarks import builds, containers, images, platform, pods, registry, runtime, soak
 from benchmarks.bed import Bed, Names, remove, settings
 from benchmarks.measure import Row, busy, machine, table
 from kestrel.linux import cgroups
@@ -43,8 +43,9 @@ SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
     "million": registry.million,
     "crowd": pods.crowd,
     "used": platform.used,
+    "soak": soak.soak,
 }
-"""In the order of the table. `idle` comes before what fills the daemon, `used` after it."""
+"""In the order of the table. `idle` comes before what fills the daemon, `used` after it; `soak` has to be asked for."""
 DISK = 24 << 30  # bytes of the scratch disk, of which only what is written takes room
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private")
 
@@ -115,7 +116,7 @@ def _measure(directory: Path, wanted: argparse.Namespace) -> int:
     load: list[float] = []
     began = time.monotonic()
     with Bed(disk, names, quick=wanted.quick) as bed:
-        for name in wanted.subjects or SUBJECTS:
+        for name in wanted.subjects or [name for name in SUBJECTS if name != "soak"]:
             load.append(busy())
             try:
                 for row in SUBJECTS[name](bed):

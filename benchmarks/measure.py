@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SCALES = {"ms": 1e3, "s": 1.0, "MB": 1e-6, "%": 1.0, "/s": 1.0, "MB/s": 1e-6}
+SCALES = {"ms": 1e3, "s": 1.0, "MB": 1e-6, "%": 1.0, "/s": 1.0, "MB/s": 1e-6, "×": 1.0, "": 1.0}
 """From what is measured (seconds, bytes, per cent, a rate) to what is shown."""
 BEST_PEER = "at most the best peer"
 BEST_RATE = "at least the best peer"

@@ -36,6 +36,7 @@ SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
     "rebuild": builds.rebuild,
     "context": builds.context,
     "stages": builds.stages,
+    "export": builds.export,
     "pod": pods.running,
     "manifest": images.manifests,
     "blobs": registry.blobs,

@@ -95,6 +95,26 @@ class Bed:
         return client
 
     @cached_property
+    def buildkit(self) -> "list[str]":
+        """The buildctl command with a buildkitd of our own behind it; empty where there is none on the PATH."""
+        if not (shutil.which("buildkitd") and shutil.which("buildctl")):
+            return []
+        home = self.place("buildkit")
+        client = ["buildctl", f"--addr=unix://{home}/buildkitd.sock"]
+        (home / "buildkitd.toml").write_text(f'[registry."{self.registry}"]\nhttp = true\n')
+        daemon = [
+            "buildkitd", f"--addr=unix://{home}/buildkitd.sock", f"--root={home}/root",
+            f"--config={home}/buildkitd.toml",
+            "--oci-worker=true", "--containerd-worker=false", "--oci-worker-net=host",
+        ]  # fmt: skip
+        self._daemon(
+            daemon,
+            home / "log",
+            lambda: subprocess.run([*client, "debug", "workers"], capture_output=True).returncode == 0,
+        )
+        return client
+
+    @cached_property
     def podman(self) -> "list[str]":
         """The podman command with storage of its own and runc below it, as Debian's dockerd has."""
         home = self.place("podman")

@@ -1,6 +1,7 @@
 """Builds from the shell: nothing changed, one file changed, a large context, stages side by side.
 
-Peers: BuildKit as it is inside Debian's dockerd (`DOCKER_BUILDKIT=1`), the classic builder of the same dockerd, podman.
+Peers: BuildKit as it is inside Debian's dockerd (`DOCKER_BUILDKIT=1`), the classic builder of the same dockerd, podman,
+and a buildkitd of any version where one is on the PATH.
 """
 
 import os
@@ -9,10 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.bed import Bed
-from benchmarks.measure import Row, command, rounds
+from benchmarks.measure import BEST_PEER, Row, command, rounds
 
 Build = Callable[..., float]
 CONTEXT_FILES = 10_000
+HEAD = "buildkitd"
 PAUSE = 0.1
 
 
@@ -72,17 +74,55 @@ def stages(bed: Bed) -> Iterator[Row]:
     yield rounds(Row("four independent stages of one second", 1.1, "s"), programs, bed.count(4), pause=PAUSE)
 
 
+def export(bed: Bed) -> Iterator[Row]:
+    """An image of 10,000 files, built before, as an archive: OCI's layout, and docker's."""
+    place = bed.place("export")
+    (place / "Dockerfile").write_text("FROM scratch\nCOPY . /app\n")
+    _fill(place)
+    for build in _builders(bed).values():
+        build(place)
+    target = bed.place("archives") / "image.tar"
+    for form in ("oci", "docker"):
+        save = f"--format={form}-archive"
+        programs = {
+            "kestrel": lambda form=form: command(
+                [str(bed.kestrel), "build", "--quiet", f"--output=type={form},dest={target}", str(place)]
+            ),
+            "podman": lambda save=save: command(
+                ["sh", "-c", 'rm -f "$0"; exec "$@"', str(target), *bed.podman, "save", "--quiet", save,
+                 f"--output={target}", "bench-built"]
+            ),
+        }  # fmt: skip
+        if form == "docker":
+            programs["docker"] = lambda: command([*bed.docker, "save", f"--output={target}", "bench-built"])
+        if bed.buildkit:
+            programs[HEAD] = lambda form=form: _buildctl(bed, f"type={form},name=bench-built,dest={target}")(place)
+        yield rounds(Row(f"export of 10,000 files (40 MB) as {form} archive", BEST_PEER), programs, bed.count(5))
+
+
+def _buildctl(bed: Bed, output: str) -> Build:
+    words = [*bed.buildkit, "build", "--progress=plain", "--frontend=dockerfile.v0", f"--output={output}"]
+
+    def build(place: Path, *options: str) -> float:
+        return command([*words, *options, f"--local=context={place}", f"--local=dockerfile={place}"])
+
+    return build
+
+
 def _builders(bed: Bed) -> dict[str, Build]:
     kestrel = [str(bed.kestrel), "build", "--quiet", "--tag=bench-built"]
     docker = [*bed.docker, "build", "--quiet", "--tag=bench-built"]
     podman = [*bed.podman, "build", "--quiet", "--layers", "--tag=bench-built", f"--cgroup-parent=/{bed.names.build}"]
     classic, buildkit = {**os.environ, "DOCKER_BUILDKIT": "0"}, {**os.environ, "DOCKER_BUILDKIT": "1"}
-    return {
+    found: dict[str, Build] = {
         "kestrel": lambda place, *words: command([*kestrel, *words, str(place)]),
         "BuildKit": lambda place, *words: command([*docker, *words, str(place)], buildkit),
         "docker classic": lambda place, *words: command([*docker, *words, str(place)], classic),
         "podman": lambda place, *words: command([*podman, *words, str(place)]),
     }
+    if bed.buildkit:
+        found[HEAD] = _buildctl(bed, "type=image,name=bench-built")
+    return found
 
 
 def _of(build: Build, place: Path, *words: str) -> Callable[[], float]:

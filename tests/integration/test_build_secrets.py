@@ -9,6 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from kestrel.base.errors import KestrelError
+from kestrel.build.events import Warned
 from kestrel.build.leaks import SecretLeaked, known_forms
 from kestrel.testing.builds import World
 
@@ -100,3 +101,43 @@ async def test_waste_is_told_with_its_reason_and_remedy(world: World) -> None:
     assert list(found.layers[5].waste) == ["replaces files of earlier layers"]
     with pytest.raises(KestrelError):
         await world.builder.contents("nothing:here")
+
+
+KEPT = ["stage-0/1: private key in /src/id_rsa:2", "stage-0/2: private key in /made:2"]
+
+
+def warnings(world: World) -> list[str]:
+    return sorted(event.text.partition(";")[0] for event in world.events if isinstance(event, Warned))
+
+
+async def test_a_build_tells_of_keys_with_file_and_step_also_of_those_removed_later(world: World) -> None:
+    world.write(src__id_rsa="a comment\n" + KEY, src__fine="fine")
+    text = "FROM busybox\nCOPY src /src\nRUN cp /src/id_rsa /made && rm -r /src\nRUN rm /made\n"
+    await world.build(text)
+    assert warnings(world) == KEPT
+    await world.build(text)
+    assert world.ran() == []
+    assert warnings(world) == KEPT  # as long as they are there, not only when a step runs
+    world.write(src__fine="changed")
+    await world.build(text)
+    assert warnings(world) == KEPT
+
+
+async def test_keys_in_stages_that_no_image_gets_are_not_told(world: World) -> None:
+    world.write(id_rsa=KEY)
+    text = "FROM busybox AS secret\nCOPY id_rsa /\nRUN cp /id_rsa /x\nFROM busybox\nCOPY --from=secret /bin/sh /x\n"
+    await world.build(text)
+    assert warnings(world) == []
+    await world.build(text, target="secret")
+    assert warnings(world) == ["secret/1: private key in /id_rsa:1", "secret/2: private key in /x:1"]
+
+
+async def test_keys_in_files_that_an_earlier_layer_gave_are_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.write(id_rsa=KEY, fine="fine")
+    monkeypatch.setattr("kestrel.build.digests.RACY_NS", -(10**12))  # what was written just now is old enough
+    monkeypatch.setattr("kestrel.build.layers.keys_in", lambda _: pytest.fail("a layer was read again"))
+    await world.build("FROM scratch\nCOPY . /\n")
+    world.write(fine="changed")
+    await world.build("FROM scratch\nCOPY . /\n")
+    assert world.ran() == ["stage-0/1"]
+    assert warnings(world) == ["stage-0/1: private key in /id_rsa:1"]

@@ -5,7 +5,8 @@ environment, the digests of files. The tree is stored with the record. When no r
 earlier one of the same place in the same Dockerfile is compared with it (`explain`), and the difference is the reason.
 
 Tables: `build_step` (key to layer), `build_slot` (place to the key it had last), `build_files` (listings of files by
-digest), `build_selection` (what a pattern selected in an immutable filesystem).
+digest), `build_selection` (what a pattern selected in an immutable filesystem), `build_keys` (where in a layer keys
+are).
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from kestrel.base.db import Database
+from kestrel.build.leaks import Key
 
 MIGRATIONS: Final = {
     "build-cache-1": """
@@ -32,7 +34,10 @@ CREATE TABLE build_slot (
 ) WITHOUT ROWID;
 CREATE TABLE build_files (digest TEXT PRIMARY KEY, listing BLOB NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE build_selection (key TEXT PRIMARY KEY, digest TEXT NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID
-"""
+""",
+    "build-cache-2": """
+CREATE TABLE build_keys (diff_id TEXT PRIMARY KEY, found BLOB NOT NULL) WITHOUT ROWID
+""",
 }
 _USED_STEP = 3600
 """Seconds by which a record's last use may be behind: an unchanged build should not have to write."""
@@ -181,6 +186,17 @@ class Cache:
             "INSERT OR REPLACE INTO build_selection VALUES (?, ?, ?)", (key, digest, int(time.time()))
         )
 
+    def keys(self, diff_id: str) -> list[Key] | None:
+        """Return the keys that were found in a layer; None when nobody has looked."""
+        rows = self._database.query("SELECT found FROM build_keys WHERE diff_id = ?", (diff_id,))
+        return msgspec.json.decode(rows[0]["found"], type=list[Key]) if rows else None
+
+    def keep_keys(self, diff_id: str, keys: list[Key]) -> None:
+        """Remember them: where they are, never what they are."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO build_keys VALUES (?, ?)", (diff_id, msgspec.json.encode(keys)), durable=False
+        )
+
     # Keeping and removing
 
     def layers(self) -> list[str]:
@@ -212,6 +228,7 @@ class Cache:
         """Drop records, and what is only known for explanations and was not written since a moment."""
         with self._database.transaction() as connection:
             connection.executemany("DELETE FROM build_step WHERE key = ?", [(key,) for key in keys])
+            connection.execute("DELETE FROM build_keys WHERE diff_id NOT IN (SELECT diff_id FROM build_step)")
             for table in ("build_files", "build_selection"):
                 connection.execute(f"DELETE FROM {table} WHERE used <= ?", (int(unused_since),))
 

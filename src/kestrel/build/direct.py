@@ -30,6 +30,7 @@ from kestrel.build.copy import made_directory
 from kestrel.build.digests import check_unchanged
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Inline
+from kestrel.build.leaks import Scan
 from kestrel.build.ownership import Mode
 from kestrel.build.tree import BLOCK as BLOCK_DEVICE
 from kestrel.build.tree import CHARACTER, DIRECTORY, FIFO, FILE, LINK, Entry, Reader, Source, Tree, resolve
@@ -297,10 +298,16 @@ class Donor:
 
 
 class TarOf:
-    """Writes items as the tar of a layer; `members` are what a reader of it would find."""
+    """Writes items as the tar of a layer; `members` are what a reader of it would find.
 
-    def __init__(self, items: Mapping[str, Item], sink: Sink, donor: Donor | None = None) -> None:
+    `scan` looks for keys in files that are not the donor's, which have been looked at.
+    """
+
+    def __init__(
+        self, items: Mapping[str, Item], sink: Sink, donor: Donor | None = None, scan: Scan | None = None
+    ) -> None:
         self._items = items
+        self._scan = scan or Scan()
         self._sink = sink
         self._donor = donor
         self.members: list[Member] = []
@@ -325,8 +332,9 @@ class TarOf:
         if item.kind == FILE and item.size:
             if item.origin is None:
                 self._take(item.data)
+                self._scan.look(f"/{path}", item.data)
             else:
-                self._content(head, *item.origin)
+                self._content(path, head, *item.origin)
             self._take(bytes(-item.size % BLOCK))
 
     def _again(self, path: str, item: Item) -> bool:
@@ -376,16 +384,21 @@ class TarOf:
         total += sum(name) + sum(size)
         return b"%s%s%s%s%06o\0 %s" % (name.ljust(100, b"\0"), middle[:24], size, middle[24:], total, tail)
 
-    def _content(self, head: bytes, origin: _From, entry: Entry) -> None:
+    def _content(self, path: str, head: bytes, origin: _From, entry: Entry) -> None:
         data = origin.kept.get(entry.path)
-        if data is None and self._donor is not None and entry.path in origin.digests:
+        if data is not None:
+            self._scan.look(f"/{path}", data)
+        elif self._donor is not None and entry.path in origin.digests:
             data = self._donor.content(head, entry.size, origin.digests[entry.path])
+            if data is not None and f"/{path}" in self._scan.before:
+                self._scan.look(f"/{path}", data)
         if data is None:
-            self._file(origin, entry)
+            self._file(path, origin, entry)
         else:
             self._take(data)
 
-    def _file(self, origin: _From, entry: Entry) -> None:
+    def _file(self, path: str, origin: _From, entry: Entry) -> None:
+        lines = 0
         fd = origin.reader.open(entry.path)
         try:
             if not origin.tree.owners:
@@ -399,6 +412,8 @@ class TarOf:
                         hint="build again when nothing writes to it",
                     )
                 self._take(piece)
+                self._scan.look(f"/{path}", piece, lines)
+                lines += piece.count(b"\n")
                 left -= len(piece)
         finally:
             os.close(fd)

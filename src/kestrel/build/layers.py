@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
+from kestrel.archive.compression import LayerReader
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
 from kestrel.build.direct import Donor, Item, TarOf
-from kestrel.build.leaks import Needle, guarded
+from kestrel.build.leaks import Key, Needle, Scan, guarded, keys_in
 from kestrel.content import Store
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci import media_types
@@ -74,23 +75,36 @@ class Layers:
         digest = str(made.diff_id)
         return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)
 
-    def write(self, items: Mapping[str, Item], wanted: tuple[Needle, ...] = (), earlier: Layer | None = None) -> Layer:
+    def write(
+        self,
+        items: Mapping[str, Item],
+        wanted: tuple[Needle, ...] = (),
+        earlier: Layer | None = None,
+        scan: Scan | None = None,
+    ) -> Layer:
         """Make a layer of items, without a writable root; an empty record when there are none.
 
-        `earlier` is a layer that has many of the same files, most likely.
+        `earlier` is a layer that has many of the same files, most likely; `scan` gets the keys that are found.
         """
         if not items:
             return Layer()
         with ExitStack() as stack:
             donor = self._donor(earlier, stack)
             writer = stack.enter_context(self._content.writer())
-            tar = TarOf(items, guarded(writer, wanted), donor)
+            tar = TarOf(items, guarded(writer, wanted), donor, scan)
             tar.write()
             digest = writer.commit()
+            if scan is not None:
+                scan.complete = True
         if not self._snapshots.has_layer(digest):
             with self._content.open(digest) as file:
                 self._snapshots.add_layer(digest, file, kept=self._content.path(digest), members=tar.members)
         return Layer(diff_id=str(digest), blob=str(digest), media_type=media_types.OCI_LAYER, size=tar.size)
+
+    def keys(self, layer: Layer) -> list[Key]:
+        """Return the keys in a layer, by reading it."""
+        with self._content.open(Digest.parse(layer.blob)) as file:
+            return list(keys_in(LayerReader(file)))
 
     def _donor(self, earlier: Layer | None, stack: ExitStack) -> Donor | None:
         if earlier is None or not earlier.blob or earlier.blob != earlier.diff_id:

@@ -10,17 +10,19 @@ those are found does an expression look closer.
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, quote_plus
 
+from kestrel.archive.entries import Kind, Source, TarReader
 from kestrel.archive.writer import Sink
 from kestrel.base.errors import FailedPrecondition
 
 SHORTEST: Final = 8
 _LARGEST: Final = 1 << 20
+_SCANNED: Final = 32 << 20
 
 
 class SecretLeaked(FailedPrecondition):
@@ -139,6 +141,35 @@ FORMS: Final = (
     _form("registry login", '"auths"', rb'"auth"\s*:\s*"[A-Za-z0-9+/=]{8,}"'),
     _form("JSON web token", "eyJ", rb"eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{16,}"),
 )
+
+
+Key = tuple[str, str, int]
+"""What it is, the path, the line from 1."""
+
+
+@dataclass(slots=True)
+class Scan:
+    """The keys found in a layer while it is written. `before` are paths that had some in the layer it takes files from.
+
+    `complete` when every file has been looked at, here or there.
+    """
+
+    before: frozenset[str] = frozenset()
+    keys: list[Key] = field(default_factory=list)
+    complete: bool = False
+
+    def look(self, path: str, data: bytes, lines: int = 0) -> None:
+        """Look into a file, or the piece of it that comes after so many lines."""
+        self.keys += [(what, path, lines + line) for what, line in known_forms(data)]
+
+
+def keys_in(tar: Source) -> Iterator[Key]:
+    """Yield the keys in a plain tar, file by file. Very large files are left out."""
+    reader = TarReader(tar)
+    for entry in reader:
+        if entry.kind is Kind.FILE and entry.stored <= _SCANNED:
+            for what, line in known_forms(b"".join(map(bytes, reader.data()))):
+                yield what, f"/{entry.name}", line
 
 
 def known_forms(data: bytes) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ import msgspec
 from kestrel.base.errors import DataLoss, InvalidArgument, KestrelError, NotFound, Unavailable
 from kestrel.build.cache import Cache, Layer, Slot, StepRecord, key_of
 from kestrel.build.digests import FileDigests
-from kestrel.build.events import Done, Emit, Event, Failed, Reused, Started
+from kestrel.build.events import Done, Emit, Event, Failed, Reused, Started, Warned
 from kestrel.build.explain import explain
 from kestrel.build.failed import OnFailure
 from kestrel.build.flights import Flights
@@ -39,7 +39,7 @@ from kestrel.build.graph import (
     Step,
 )
 from kestrel.build.layers import Layers, plain_directory
-from kestrel.build.leaks import SecretLeaked
+from kestrel.build.leaks import Scan, SecretLeaked
 from kestrel.build.mounts import Given
 from kestrel.build.ownership import parse_mode
 from kestrel.build.remote import Downloads
@@ -156,6 +156,7 @@ class Solver:
             self.emit(Failed(step=step.id, message=placed.message))
             raise placed from error
         self.results[step] = result
+        await self._tell_keys(step, result.layer)
         below = self._of(step.parent)
         self._layers[step] = (*below, Digest.parse(result.layer.diff_id)) if result.layer.diff_id else below
         return self._layers[step]
@@ -213,12 +214,16 @@ class Solver:
 
         async def work(tell: Callable[[Event], None]) -> Layer:
             began = time.monotonic()
+            before = tools.cache.keys(earlier.diff_id) if earlier is not None else None
+            scan = (
+                None if before is None and earlier is not None else Scan(frozenset(path for _, path, _ in before or ()))
+            )
             for gathering in gatherings.values():
                 gathering.hold()
             try:
                 await self._unpack_once()
                 layer = await tools.worker.perform(
-                    step, below, gatherings, self._given(), tell, earlier, self.on_failure
+                    step, below, gatherings, self._given(), tell, earlier, self.on_failure, scan
                 )
             finally:
                 for gathering in gatherings.values():
@@ -232,6 +237,8 @@ class Solver:
                 created=int(time.time()),
             )
             await asyncio.to_thread(tools.cache.record, record)
+            if scan is not None and scan.complete:
+                tools.cache.keep_keys(layer.diff_id, scan.keys)
             return layer
 
         # Who wants to look into a step that fails shares it with nobody: others would wait for him.
@@ -240,6 +247,22 @@ class Solver:
 
     def _given(self) -> Given:
         return Given(secrets=self.secrets, ssh=self.ssh, renewed=self._renewed if self.no_cache else None)
+
+    async def _tell_keys(self, step: Step, layer: Layer) -> None:
+        """Warn of keys in a layer that the image gets; one that was not looked at yet is read for it, once."""
+        above: Filesystem = self.plan.target.filesystem
+        while isinstance(above, Step) and above is not step:
+            above = above.parent
+        if above is not step or not layer.blob:
+            return
+        cache = self.tools.cache
+        keys = cache.keys(layer.diff_id)
+        if keys is None:
+            keys = await asyncio.to_thread(self.tools.layers.keys, layer)
+            cache.keep_keys(layer.diff_id, keys)
+        for what, path, line in keys:
+            note = "it stays in the image even where a later step removes it"
+            self.emit(Warned(text=f"{step.id}: {what} in {path}:{line}; {note}"))
 
     async def _unpack_once(self) -> None:
         if self._unpacked is None:

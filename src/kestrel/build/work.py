@@ -25,7 +25,7 @@ from kestrel.build.failed import FailedRun, OnFailure
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
 from kestrel.build.layers import Layers
-from kestrel.build.leaks import Needle, needles
+from kestrel.build.leaks import Needle, Scan, needles
 from kestrel.build.mounts import Given, Mounts
 from kestrel.build.ownership import find_owner, numeric_owner, parse_mode
 from kestrel.build.shown import shown
@@ -68,15 +68,16 @@ class Worker:
         emit: Emit,
         earlier: Layer | None = None,
         on_failure: OnFailure | None = None,
+        scan: Scan | None = None,
     ) -> Layer:
         """Carry out a step on the layers `below` and return its layer. Raises KestrelError.
 
         `earlier` is what stood at its place before, and may save reading what did not change. `on_failure` is awaited
-        while everything of a RUN that failed still stands.
+        while everything of a RUN that failed still stands; `scan` gets the keys of a layer that is written directly.
         """
         wanted = await asyncio.to_thread(needles, given.secrets)
         if isinstance(step.operation, CopyFiles):
-            layer = await _finished(self._copy_directly, step, below, gatherings, wanted, earlier)
+            layer = await _finished(self._copy_directly, step, below, gatherings, wanted, earlier, scan)
             if layer is not None:
                 return layer
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
@@ -99,6 +100,7 @@ class Worker:
         gatherings: Mapping[int, Gathering],
         wanted: tuple[Needle, ...],
         earlier: Layer | None,
+        scan: Scan | None,
     ) -> Layer | None:
         """COPY and ADD without a writable root; None when an archive has to be unpacked."""
         operation = step.operation
@@ -122,7 +124,7 @@ class Worker:
                 is_archive=_opens_archive,
                 stack=stack,
             )
-            return None if items is None else self.layers.write(items, wanted, earlier)
+            return None if items is None else self.layers.write(items, wanted, earlier, scan)
 
     async def _run(
         self,

@@ -107,6 +107,8 @@ def layer() -> Iterator[Path]:
 def subject(request: pytest.FixtureRequest, layer: Path) -> Iterator[Runtime]:
     """The runtime under attack, for the session."""
     with Runtime.find(request.config.getoption("runtime", OURS)) as runtime:
+        with Bundle.make(layer) as bundle:  # one that refuses everything would withstand most attacks
+            assert runtime.run(bundle.shell("echo works")).out == "works\n"
         yield runtime
 
 

@@ -258,9 +258,10 @@ for flags in (0, NEWCGROUP, NEWUSER, NEWUSER | NEWNS | NEWCGROUP):
         if flags & NEWUSER:
             for name, text in (("setgroups", "deny"), ("uid_map", f"0 {me} 1"), ("gid_map", f"0 {me} 1")):
                 open(f"/proc/self/{name}", "w").write(text)
-    for controller in ("memory", "rdma", "pids", "misc", "cpu", "devices", "freezer"):
+    for controller in filter(None, (line.split(":")[1] for line in open("/proc/self/cgroup"))):
         os.makedirs(f"/tmp/{controller}", exist_ok=True)
-        if libc.mount(b"cgroup", f"/tmp/{controller}".encode(), b"cgroup", 0, controller.encode()) == 0:
+        data = controller.replace("name=", "none,name=")
+        if libc.mount(b"cgroup", f"/tmp/{controller}".encode(), b"cgroup", 0, data.encode()) == 0:
             print("mounted", controller)
 for top, folders, files in os.walk("/"):
     folders[:] = [name for name in folders if name not in ("usr", "proc")]

@@ -121,12 +121,8 @@ def environment(own: tuple[tuple[str, str], ...], facts: Facts, *, tty: bool) ->
 
 
 def user(identity: Identity) -> JSON:
-    """Return the spec's `process.user`.
-
-    The primary group is a supplementary one as well: else a set-group-ID program would take it away, and with it what
-    a file's mode denies that group (CVE-2022-2989).
-    """
-    return {"uid": identity.uid, "gid": identity.gid, "additionalGids": sorted({identity.gid, *identity.groups})}
+    """Return the spec's `process.user`."""
+    return {"uid": identity.uid, "gid": identity.gid, "additionalGids": list(identity.groups)}
 
 
 def resources(limits: Resources) -> JSON:

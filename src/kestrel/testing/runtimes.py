@@ -197,7 +197,9 @@ class Runtime:
             )  # fmt: skip
             out.seek(0)
             err.seek(0)
-            return Answer(done.returncode, *(file.read().decode(errors="replace") for file in (out, err)))
+            answer = Answer(done.returncode, *(file.read().decode(errors="replace") for file in (out, err)))
+        assert "Traceback (most recent" not in answer.err, f"{self.name} has not refused but crashed: {answer.err}"
+        return answer
 
     def words(self, *words: str) -> list[str]:
         """Return a whole command line."""

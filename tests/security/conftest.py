@@ -147,6 +147,7 @@ def shared() -> Iterator[Instance]:
     if os.geteuid() or not BUSYBOX.exists():
         pytest.skip("needs root and a static /bin/busybox")
     with Instance.make() as kestrel:
+        kestrel.base.chmod(0o755)  # so that what keeps others out is its own
         kestrel("up")
         kestrel("load", stdin=oci_archive(tiny_image(), "box:latest"))
         yield kestrel

@@ -95,7 +95,7 @@ def test_what_is_written_to_the_kernel_is_not_swallowed_by_a_false_proc(
     else:
         bundle.bind(volume, "/proc")
     bundle.spec["mounts"].append({"destination": "/real", "type": "proc", "source": "proc"})
-    bundle.spec["linux"]["sysctl"] = {"net.ipv4.ip_default_ttl": "77"}
+    bundle.spec["linux"] |= {"sysctl": {"net.ipv4.ip_default_ttl": "77"}, "readonlyPaths": [], "maskedPaths": []}
     bundle.spec["process"]["oomScoreAdj"] = 321
     answer = runtime.run(bundle.shell("cat /real/sys/net/ipv4/ip_default_ttl /real/self/oom_score_adj"))
     assert not written(volume)
@@ -252,6 +252,14 @@ import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
 NEWUSER, NEWNS, NEWCGROUP = 0x10000000, 0x20000, 0x2000000
 me = os.getuid()
+def set_agent(top):
+    try:
+        # the exploit writes a program's path here, which the host's root then runs; we write what is there
+        with open(f"{top}/release_agent", "r+b", buffering=0) as file:
+            file.write(file.read() or b"\\n")
+        print("release agent at", top)
+    except OSError:
+        pass
 for flags in (0, NEWCGROUP, NEWUSER, NEWUSER | NEWNS | NEWCGROUP):
     if flags and libc.unshare(flags) == 0:
         print("unshared", hex(flags))
@@ -259,27 +267,23 @@ for flags in (0, NEWCGROUP, NEWUSER, NEWUSER | NEWNS | NEWCGROUP):
             for name, text in (("setgroups", "deny"), ("uid_map", f"0 {me} 1"), ("gid_map", f"0 {me} 1")):
                 open(f"/proc/self/{name}", "w").write(text)
     for controller in filter(None, (line.split(":")[1] for line in open("/proc/self/cgroup"))):
-        os.makedirs(f"/tmp/{controller}", exist_ok=True)
-        data = controller.replace("name=", "none,name=")
-        if libc.mount(b"cgroup", f"/tmp/{controller}".encode(), b"cgroup", 0, data.encode()) == 0:
+        top = f"/tmp/{flags}/{controller}"
+        os.makedirs(top)
+        if libc.mount(b"cgroup", top.encode(), b"cgroup", 0, controller.replace("name=", "none,name=").encode()) == 0:
             print("mounted", controller)
-for top, folders, files in os.walk("/"):
-    folders[:] = [name for name in folders if name not in ("usr", "proc")]
-    if "release_agent" in files:
-        try:
-            # the exploit writes a program's path here, which the host's root then runs; we write what is there
-            with open(f"{top}/release_agent", "r+b", buffering=0) as file:
-                file.write(file.read() or b"\\n")
-            print("release agent at", top)
-        except OSError:
-            pass
+        set_agent(top)
+        set_agent(f"/sys/fs/cgroup/{controller}")
 """
 
 
 @pytest.mark.threat(15, "CVE-2022-0492: release_agent")
+@pytest.mark.parametrize("groups", ["the host's groups", "its own groups"])
 @pytest.mark.parametrize("confined", ["by the profile", "by capabilities alone"])
-def test_no_release_agent_can_be_set(runtime: Runtime, bundle: Bundle, confined: str) -> None:
+def test_no_release_agent_can_be_set(runtime: Runtime, bundle: Bundle, confined: str, groups: str) -> None:
     bundle.python(ESCAPE)
+    if groups == "the host's groups":
+        namespaces = bundle.spec["linux"]["namespaces"]
+        namespaces[:] = [entry for entry in namespaces if entry["type"] != "cgroup"]
     if confined == "by capabilities alone":
         del bundle.spec["linux"]["seccomp"]
     answer = runtime.run(bundle)

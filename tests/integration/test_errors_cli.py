@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kestrel.testing import broken
 from kestrel.testing.instance import Answer, Instance, free_port
 
 pytestmark = pytest.mark.root
@@ -92,18 +93,7 @@ def test_a_name_that_is_taken_says_by_whom_and_how_to_free_it(platform: Instance
 # Programs that cannot run
 
 
-@pytest.mark.parametrize(
-    ("command", "code", "words"),
-    [
-        ("absent", 127, ('"absent"', "executable file not found in $PATH", "PATH is /bin")),
-        ("/bin/absent", 127, ('"/bin/absent"', "no such file or directory")),
-        ("/etc/passwd", 126, ('"/etc/passwd"', "permission denied", "chmod +x")),
-        ("/etc", 126, ('"/etc"',)),
-        ("/x/loader", 127, ("/lib/absent-loader",)),
-        ("/x/crlf", 127, ("CR",)),
-        ("/x/foreign", 126, ("exec format error",)),
-    ],
-)
+@pytest.mark.parametrize(("command", "code", "words"), broken.CANNOT_RUN)
 def test_a_program_that_cannot_run_says_why(
     platform: Instance, odd: str, command: str, code: int, words: tuple[str, ...]
 ) -> None:
@@ -113,15 +103,24 @@ def test_a_program_that_cannot_run_says_why(
 @pytest.fixture(scope="session")
 def odd(shared: Instance) -> str:
     """An image with programs that cannot run."""
-    foreign = bytearray(Path("/bin/busybox").read_bytes()[:4096])
-    foreign[18:20] = (21).to_bytes(2, "little")  # e_machine: PowerPC 64
-    files = {
-        "x/loader": b"#!/lib/absent-loader\n",
-        "x/crlf": b"#!/bin/sh\r\necho hi\r\n",
-        "x/foreign": bytes(foreign),
-    }
-    shared.build("odd", "FROM box\nCOPY x /x\n", files)
+    context = broken.make(shared.base / "odd")
+    (context / "Dockerfile").write_text("FROM box\nCOPY x /x\n")
+    shared("build", "-q", "-t", "odd", str(context))
     return "odd"
+
+
+def test_a_place_or_a_person_that_is_not_there_is_named(platform: Instance) -> None:
+    says(platform("run", "--rm", "-w", "/etc/passwd", "box", "true", code=125), "'/etc/passwd'", "not a directory")
+    says(platform("run", "--rm", "-u", "nobody9", "box", "true", code=125), "unable to find user nobody9", "Dockerfile")
+    says(platform("run", "--rm", "-u", "alice:crew", "box", "true", code=125), "unable to find group crew")
+
+
+def test_what_was_wrong_is_kept_with_its_remedy(platform: Instance, odd: str) -> None:
+    platform("run", "--name", "crlf", odd, "/x/crlf", code=127)
+    found = platform.inspect("crlf")
+    assert (found["state"], found["exit_code"], found["reason"]) == ("exited", 128, "ContainerCannotRun")
+    assert "ends with CRLF" in found["message"]
+    assert "dos2unix" in found["message"]
 
 
 # Ports

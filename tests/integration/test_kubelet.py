@@ -400,7 +400,7 @@ async def test_a_command_that_does_not_exist_is_explained(world):
     await world.pod(containers=[{"name": "app", "command": ["/no/such"]}], restartPolicy="Never")
     pod = await world.phase("Failed")
     ended = status(pod)["state"]["terminated"]
-    assert ended["reason"] == "ContainerCannotRun"
+    assert ended["reason"] == "StartError"
     assert "/no/such" in ended["message"]
     assert "no such file" in ended["message"].lower() or "not found" in ended["message"]
 

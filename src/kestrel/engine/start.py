@@ -164,7 +164,7 @@ async def failed(parts: Parts, container: Container, error: KestrelError) -> Non
         finished=parts.clock.now(),
         exit_code=CANNOT_RUN,
         reason="ContainerCannotRun",
-        message=error.message,
+        message=f"{error.message} ({error.hint})" if error.hint else error.message,
     )
     parts.store.save_container(ended)
     parts.tell("exit", container.sandbox, container.id, CANNOT_RUN)

@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from kestrel.testing import broken
 from kestrel.testing.instance import free_port
 from kestrel.testing.kubectl import IMAGE, condition, container, pod, shell, status_of, thing
 
@@ -472,3 +473,22 @@ def test_a_pod_is_told_apart_from_the_host(kube):
     assert "lo" in seen
     assert "sleep" in seen
     assert "docker0" not in seen
+
+
+def test_a_program_that_cannot_run_says_why_in_the_pod_s_status(kube, tmp_path):
+    context = broken.make(tmp_path / "odd")
+    (context / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY x /x\n")
+    kube.instance("build", "-q", "-t", "odd-pods", str(context))
+    containers = [
+        {**container(f"c{number}", program), "image": "odd-pods", "imagePullPolicy": "Never"}
+        for number, (program, _, _) in enumerate(broken.CANNOT_RUN)
+    ]
+    containers.append(container("cwd", "true", workingDir="/etc/passwd"))
+    kube.apply(pod("odd", *containers, restartPolicy="Never"))
+    failed = kube.phase("odd", "Failed")
+    for number, (program, _, words) in enumerate(broken.CANNOT_RUN):
+        ended = status_of(failed, f"c{number}")["state"]["terminated"]
+        assert (ended["reason"], ended["exitCode"]) == ("StartError", 128), program
+        assert all(word in ended["message"] for word in words), ended["message"]
+        assert kube.event("odd", "Failed", words[0])
+    assert "not a directory" in status_of(failed, "cwd")["state"]["terminated"]["message"]

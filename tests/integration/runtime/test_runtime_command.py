@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from kestrel.testing import broken
+
 pytestmark = pytest.mark.root
 
 
@@ -40,6 +42,16 @@ def test_run_returns_what_the_program_returns_and_leaves_nothing(runtime: Any) -
     runtime.spec("sh", "-c", "kill -9 $$")
     runtime.spec("sh", "-c", "sleep 0.01 & kill -TERM $!; wait $!; exit $?")
     assert runtime("run", "--bundle", str(runtime.bundle), "one").returncode == 143
+
+
+@pytest.mark.parametrize(("program", "code", "words"), broken.CANNOT_RUN)
+def test_a_program_that_cannot_run_says_why(runtime: Any, program: str, code: int, words: tuple[str, ...]) -> None:
+    broken.make(runtime.bundle / "rootfs")
+    runtime.spec(program)
+    done = runtime("run", "--bundle", str(runtime.bundle), "one")
+    assert done.returncode != 0, code
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (runtime.home / "state/one").exists()
 
 
 @pytest.mark.parametrize(

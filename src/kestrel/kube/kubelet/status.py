@@ -31,6 +31,10 @@ class Host:
     address: str
 
 
+REASONS = {"ContainerCannotRun": "StartError"}
+"""The engine's words, docker's, that kubectl's users know by containerd's."""
+
+
 def build(view: View, host: Host, *, outcome: Outcome | None = None, ending: bool = False) -> JSONObject:
     """Return the pod's whole status as it is at `view.now`."""
     old = view.pod.get("status") or {}
@@ -155,7 +159,8 @@ def _waiting(view: View, spec: JSONObject) -> JSONObject:
 def _terminated(view: View, container: PodContainer) -> JSONObject:
     ended: JSONObject = {
         "exitCode": container.exit_code if container.exit_code is not None else 137,
-        "reason": container.reason or ("Completed" if container.exit_code == 0 else "Error"),
+        "reason": REASONS.get(container.reason, container.reason)
+        or ("Completed" if not container.exit_code else "Error"),
         "finishedAt": _stamp(sync.ended_at(container)),
         "containerID": f"{RUNTIME}://{container.id}",
     }

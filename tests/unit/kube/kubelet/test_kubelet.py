@@ -303,7 +303,7 @@ async def test_a_command_that_cannot_run_is_explained(world):
     await world.pod(restartPolicy="Never")
     pod = await world.phase("Failed")
     ended = status(pod)["state"]["terminated"]
-    assert ended["reason"] == "ContainerCannotRun"
+    assert ended["reason"] == "StartError"
     assert "executable file not found" in ended["message"]
     assert await world.said("Failed") == ['Error: exec: "/nope": executable file not found in $PATH']
 

@@ -89,14 +89,16 @@ async def test_an_archive_behind_a_url_is_a_context(world: World, site: tuple[st
 async def test_a_page_that_is_no_archive_is_a_dockerfile_without_files(world: World, site: tuple[str, Pages]) -> None:
     url, pages = site
     pages["/df"] = b"FROM scratch\nCOPY <<X /a\nhi\nX\n"
-    assert (world.unpacked(await built(world, f"{url}/df")) / "a").read_text() == "hi\n"
+    for name in (None, Path("df")):
+        assert (world.unpacked(await built(world, f"{url}/df", dockerfile=name)) / "a").read_text() == "hi\n"
 
 
 async def test_the_time_of_a_remote_context_is_what_its_server_says(world: World, site: tuple[str, Pages]) -> None:
     url, pages = site
-    pages["/c.tar"] = packed(Dockerfile="FROM scratch\nCOPY a /\n", a="1")
+    pages["/c.tar"] = packed(Dockerfile="FROM scratch\nARG SOURCE_DATE_EPOCH\nLABEL t=$SOURCE_DATE_EPOCH\n", a="1")
     result = await built(world, f"{url}/c.tar", build_args={"SOURCE_DATE_EPOCH": "context"})
     assert world.config(result).created == "2023-11-15T10:00:01Z"
+    assert world.config(result).config.labels == {"t": "1700042401"}
     world.file("Dockerfile", "FROM scratch\nCOPY --from=src a /\n")
     result = await built(
         world, world.context, contexts={"src": f"{url}/c.tar"}, build_args={"SOURCE_DATE_EPOCH": "src"}

@@ -67,7 +67,8 @@ class Contexts:
         main = named.pop("", request.context)
         file = request.dockerfile
         if "" in times:
-            file = _own_files(Path(main), file or Path(DOCKERFILE))
+            alone = os.listdir(main) == [DOCKERFILE]  # the page is the Dockerfile, whatever it was called
+            file = _own_files(Path(main), Path(DOCKERFILE) if alone or file is None else file)
         return replace(request, context=main, dockerfile=file, contexts=named, images=images, times=times)
 
     async def _image(self, where: str) -> str:

@@ -71,7 +71,8 @@ class Repositories:
     async def _checkout(self, source: GitRef, commit: str, ref: str, place: Path, ssh: str) -> None:
         work = self._directory / f".{os.urandom(8).hex()}"
         try:
-            await self._git(["init", "-q", "--", str(work)], source, ssh)
+            form = "sha256" if len(commit) == 64 else "sha1"
+            await self._git(["init", "-q", f"--object-format={form}", "--", str(work)], source, ssh)
             what = f"+{ref}:{ref}" if ref.startswith("refs/tags/") else ref or commit
             fetch = ["-C", str(work), "fetch", "-q", "--no-tags"]
             await self._shallow(fetch, ["--", source.remote, what], source, ssh)

@@ -77,6 +77,11 @@ def clamp(request: BuildRequest, read: Read, first: Outline) -> int | None:
     raise DockerfileError.at(written.node, sentence, source=read.source, hint=hint)
 
 
+def in_seconds(args: Mapping[str, str], epoch: int | None) -> dict[str, str]:
+    """Return arguments with the time in them as a number, also where a context was named that has it."""
+    return {name: str(epoch) if name == EPOCH and epoch is not None else value for name, value in args.items()}
+
+
 def directory_of(context: Path | str) -> Path:
     """Return the directory that a context is; anything else has been brought here by now. Raises NotFound."""
     path = Path(context)

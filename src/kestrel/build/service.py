@@ -51,7 +51,7 @@ from kestrel.build.outputs import file_at, write_files
 from kestrel.build.plan import Planner
 from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.report import ContextReport, report
-from kestrel.build.request import BuildRequest, Read, clamp, open_context, read_files, read_program
+from kestrel.build.request import BuildRequest, Read, clamp, in_seconds, open_context, read_files, read_program
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
 from kestrel.build.verify import Difference, first_difference
@@ -340,11 +340,11 @@ class Builder:
         epoch: int | None,
     ) -> Planner:
         return Planner(
-            outline=first,
+            outline=replace(first, global_args=in_seconds(first.global_args, epoch)),
             source=read.source,
             escape=read.escape,
             bases=found,
-            given=dict(request.build_args),
+            given=in_seconds(request.build_args, epoch),
             predefined=predefined,
             epoch=epoch,
             network=request.network or "default",

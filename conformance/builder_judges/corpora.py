@@ -17,6 +17,8 @@ def locate(name: str) -> Path:
     given = os.environ.get("KESTREL_CORPORA", "")
     if given and (Path(given) / name).is_dir():
         return Path(given) / name
+    if name not in MODULES:
+        raise SystemExit(f"no corpus {name}: set KESTREL_CORPORA to a directory that holds a checkout of it")
     go = shutil.which("go") or "/usr/local/go/bin/go"
     if not os.path.exists(go):
         raise SystemExit(f"no corpus {name}: set KESTREL_CORPORA to a directory that holds it, or install Go")

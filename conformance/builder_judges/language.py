@@ -237,10 +237,13 @@ def matches(path: Path) -> Report:
         report.check(f"{case['input']} {case.get('envs')}", "error" if case.get("expectedErr") else expected, seen)
     required = "${VAR:?message here$ARG}", "${VAR?message here$ARG}"
     for text, env, expected in (
-        (required[0], {"VAR": "plain", "ARG": "x"}, "plain"), (required[0], {"VAR": "", "ARG": "x"}, "message herex"),
-        (required[0], {"ARG": "x"}, "message herex"), (required[1], {"VAR": "plain", "ARG": "x"}, "plain"),
-        (required[1], {"VAR": "", "ARG": "x"}, ""), (required[1], {"ARG": "x"}, "message herex"),
-    ):  # fmt: skip
+        (required[0], {"VAR": "plain", "ARG": "x"}, "plain"),
+        (required[0], {"VAR": "", "ARG": "x"}, "message herex"),
+        (required[0], {"ARG": "x"}, "message herex"),
+        (required[1], {"VAR": "plain", "ARG": "x"}, "plain"),
+        (required[1], {"VAR": "", "ARG": "x"}, ""),
+        (required[1], {"ARG": "x"}, "message herex"),
+    ):
         try:
             seen = Expander().word(text, env)
         except KestrelError as error:
@@ -303,8 +306,11 @@ def _single_cases(bodies: dict[str, str]) -> Report:
     report.check("malformed [", "error", outcome(lambda: compile_patterns(["["]), KestrelError))
     report.check("no patterns", False, compile_patterns([]).ignores("/any/path/there"))
     content = "test1\n/test2\n/a/file/here\n\nlastfile\n# this is a comment\n! /inverted/abs/path\n"
-    report.check("reader", ["test1", "test2", "a/file/here", "lastfile", "!inverted/abs/path"],
-                 [str(p) for p in parse_ignore(content).patterns])  # fmt: skip
+    report.check(
+        "reader",
+        ["test1", "test2", "a/file/here", "lastfile", "!inverted/abs/path"],
+        [str(p) for p in parse_ignore(content).patterns],
+    )
     return report
 
 
@@ -319,10 +325,16 @@ def git(root: Path) -> Iterator[Report]:
             continue
         if isinstance(seen, GitRef):
             seen = {
-                "Remote": seen.remote, "ShortName": seen.name, "Ref": seen.ref, "SubDir": seen.subdir,
-                "Checksum": seen.checksum, "MTime": seen.mtime, "UnencryptedTCP": seen.plain,
-                "IndistinguishableFromLocal": seen.implicit, "FetchByCommit": seen.fetch_by_commit,
-            }  # fmt: skip
+                "Remote": seen.remote,
+                "ShortName": seen.name,
+                "Ref": seen.ref,
+                "SubDir": seen.subdir,
+                "Checksum": seen.checksum,
+                "MTime": seen.mtime,
+                "UnencryptedTCP": seen.plain,
+                "IndistinguishableFromLocal": seen.implicit,
+                "FetchByCommit": seen.fetch_by_commit,
+            }
             seen = {key: value for key, value in seen.items() if value}
         report.check(case["ref"], expected, seen)
     yield report

@@ -243,6 +243,9 @@ def _context(text: str) -> tuple[str, Path | str]:
     return name, Path(where)
 
 
+ENDED_WITH_CLIENT = frozenset({"build"})
+"""Verbs that are cancelled when the command that asked ends, as by Ctrl-C."""
+
 VERBS: Verbs = {
     "build": (BuildRequest, build),
     "build-check": (CheckRequest, check),

@@ -1,5 +1,7 @@
 """Routes of the control socket. Who may connect is the file system's business: the socket is root's alone."""
 
+import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from kestrel.http.upgrade import Switched, switch
 
 VERBS: Verbs = {**containers.VERBS, **explain.VERBS, **images.VERBS, **builds.VERBS, **platform.VERBS, **registry.VERBS}
 STREAMS: "dict[str, tuple[type[Request], Any]]" = {**containers.STREAMS, **builds.STREAMS, **transfers.STREAMS}
+_LOOK = 0.3  # seconds between looks whether a client is still there
 BODY_LIMIT = 4 * 1024 * 1024
 
 
@@ -46,7 +49,10 @@ async def _lines(services: Services, name: str, request: web.Request) -> web.Str
         if name not in VERBS:
             raise NotFound(f"unknown verb {name!r}", hint="the command and the daemon are of different versions")
         kind, verb = VERBS[name]
-        await line({"result": await verb(services, _decode(await request.read(), kind), emit)})
+        work = verb(services, _decode(await request.read(), kind), emit)
+        await line({"result": await (_while_heard(request, work) if name in builds.ENDED_WITH_CLIENT else work)})
+    except ConnectionResetError:
+        pass  # nobody is left to hear it
     except KestrelError as error:
         await line({"error": to_json(error)})
     except Exception as error:
@@ -56,6 +62,22 @@ async def _lines(services: Services, name: str, request: web.Request) -> web.Str
             services.log.exception("verb %s failed", name)
             raise
     return response
+
+
+async def _while_heard(request: web.Request, work: Awaitable[Any]) -> Any:
+    """Do what nobody wants any more once its client is gone: it is cancelled then, and has cleaned up when this ends.
+
+    aiohttp tells a handler of that only by cancelling it, and only if it does so to all of them: hence the looking.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait([task], timeout=_LOOK))[0]:
+            if request.transport is None or request.transport.is_closing():
+                raise ConnectionResetError
+        return task.result()
+    finally:
+        if task.cancel():
+            await asyncio.wait([task])
 
 
 async def _stream(services: Services, name: str, request: web.Request) -> web.StreamResponse:

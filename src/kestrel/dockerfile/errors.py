@@ -1,18 +1,20 @@
 """The one error of this package: a sentence, and the lines of the file it speaks of.
 
     unknown instruction `COPPY`
-      Dockerfile:7
+      Dockerfile:7:1
          6 |     WORKDIR /app
          7 | >>> COPPY . .
 
 The excerpt is part of the message, so that every door shows it without knowing what a Dockerfile is.
 """
 
+import re
 from collections.abc import Iterable
 
 from kestrel.base.errors import InvalidArgument, nearest
 from kestrel.dockerfile.nodes import Node, Range, Source
 
+_QUOTED = re.compile(r"`([^`\n]+)`")
 _AROUND = 1
 _LONGEST = 12
 
@@ -20,8 +22,8 @@ _LONGEST = 12
 class DockerfileError(InvalidArgument):
     """The Dockerfile says something that cannot be built.
 
-    `sentence` is the message without the excerpt; `source` and `range` say where; `line` and `column` count from 1,
-    the column is 0 when the error is about the whole instruction.
+    `sentence` is the message without the excerpt; `source` and `range` say where; `line` and `column` count from 1
+    and point at the first word that the sentence quotes, or at the instruction.
     """
 
     def __init__(
@@ -37,13 +39,14 @@ class DockerfileError(InvalidArgument):
         self.sentence = sentence
         self.source = source
         self.range = where
-        self.line = line or (where.first if where is not None else 0)
-        self.column = column
-        message = (
-            sentence if source is None or where is None else f"{sentence}\n{excerpt(source, where, self.line, column)}"
-        )
-        context = {} if source is None or where is None else {"file": source.name, "line": self.line}
-        super().__init__(message, hint=hint, **context)
+        self.line, self.column = line, column
+        if source is None or where is None:
+            super().__init__(sentence, hint=hint)
+            return
+        if not column:
+            self.line, self.column = _pointed_at(sentence, source, where)
+        message = f"{sentence}\n{excerpt(source, where, self.line, self.column)}"
+        super().__init__(message, hint=hint, file=source.name, line=self.line, column=self.column)
 
     @classmethod
     def at(
@@ -58,6 +61,19 @@ class DockerfileError(InvalidArgument):
         if self.source is not None:
             return self
         return DockerfileError(self.sentence, source=source, where=node.range, hint=self.hint)
+
+
+def _pointed_at(sentence: str, source: Source, where: Range) -> tuple[int, int]:
+    """Return line and column of the first word in backticks that stands in the range, else of the range's begin."""
+    quoted = _QUOTED.search(sentence)
+    if quoted is not None:
+        word = re.compile(rf"(?<![\w.-]){re.escape(quoted[1])}(?![\w.-])")
+        for number in range(where.first, where.last + 1):
+            found = word.search(source.lines[number - 1])
+            if found is not None:
+                return number, found.start() + 1
+    text = source.lines[where.first - 1]
+    return where.first, len(text) - len(text.lstrip()) + 1
 
 
 def excerpt(source: Source, where: Range, line: int = 0, column: int = 0) -> str:

@@ -5,6 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.build.lower_from import outline
+from kestrel.build.scope import Scope
 from kestrel.dockerfile import DockerfileError, decode, parse
 from kestrel.dockerfile.decode import parse_mount
 
@@ -63,7 +65,7 @@ def test_errors_name_the_line_and_the_nearest_word(text: str, line: int, sentenc
     with pytest.raises(DockerfileError) as caught:
         decode(parse(text))
     assert caught.value.sentence == sentence
-    assert f"Dockerfile:{line}" in str(caught.value)
+    assert f"Dockerfile:{line}:" in str(caught.value)
     assert caught.value.context["line"] == line
     if hint is not None:
         assert caught.value.hint == hint
@@ -75,7 +77,7 @@ def test_the_excerpt_shows_the_line_with_its_neighbours() -> None:
         parse("FROM a\nWORKDIR /app\nCOPPY . .\nRUN b\n", "docker/Dockerfile.dev")
     assert str(caught.value) == (
         "unknown instruction `COPPY`\n"
-        "  docker/Dockerfile.dev:3\n"
+        "  docker/Dockerfile.dev:3:1\n"
         "   2 |     WORKDIR /app\n"
         "   3 | >>> COPPY . .\n"
         "   4 |     RUN b"
@@ -135,3 +137,47 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
         decode(parse(b"FROM a\n" + data))
     except DockerfileError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("FORM a\n", (1, 1)),
+        (HEAD + "  COPPY a b\n", (2, 3)),
+        (HEAD + "COPY --link=maybe a b\n", (2, 6)),
+        (HEAD + "RUN --mount=type=chace,target=/x a\n", (2, 18)),
+        (HEAD + "ENV A=1 \\\n    B\n", (3, 5)),
+        (HEAD + "\tWORKDIR\n", (2, 2)),
+    ],
+)
+def test_errors_point_at_the_word_they_quote_or_at_the_instruction(text: str, place: tuple[int, int]) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        decode(parse(text))
+    assert (caught.value.line, caught.value.column) == place
+
+
+KEYWORDS = "FROM RUN COPY ADD ENV ARG LABEL CMD WORKDIR USER EXPOSE VOLUME ONBUILD SHELL HEALTHCHECK STOPSIGNAL".split()
+OTHERS = ["a", "b AS c", "--from=c", "--mount=type=cache,target=/x", "--chmod=u+x", "--exclude=*", "$A", "${A:-b}"]
+MARKS = ["${A%%*}", '"', "'", "\\", "`", "<<EOF", "EOF", "#", "# escape=`", "[", '["a"]', "=", "A=1", "\t", "\x00"]
+PIECES = st.sampled_from([*KEYWORDS, *OTHERS, *MARKS])
+
+
+def refused(text: str, args: dict[str, str]) -> InvalidArgument | None:
+    """Read, decode and outline a text: it is taken (None), or refused."""
+    try:
+        document = parse(text)
+        program = decode(document)
+        outline(program, document.source, Scope(args, {}, escape=document.escape), "")
+    except InvalidArgument as error:
+        return error
+    return None
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.lists(PIECES, max_size=6).map(" ".join), max_size=8).map("\n".join))
+def test_any_mixture_of_what_dockerfiles_are_made_of_is_taken_or_refused_with_a_place(text: str) -> None:
+    for whole, args in ((text, {"A": "x"}), (HEAD + text, {})):
+        error = refused(whole, args)
+        if isinstance(error, DockerfileError) and error.source is not None:
+            assert 1 <= error.line <= len(error.source.lines)
+            assert 1 <= error.column <= len(error.source.lines[error.line - 1]) + 1

@@ -1,0 +1,1 @@
+"""Test files in Go, read and carried out."""

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.lint import Rule, Subject
+from kestrel.dockerfile.lint_shell import expansions
 
 LAST_USER_ROOT = Rule(name="LastUserIsRoot", description="The container should not run as root without need")
 UNTAGGED = Rule(name="UntaggedBaseImage", description="A base image without a tag changes under the build")
@@ -29,6 +30,9 @@ CONSECUTIVE_RUNS = Rule(name="ConsecutiveRuns", description="Each RUN is a layer
 WHOLE_STAGE = Rule(name="CopiesWholeStage", description="Copying a whole file system defeats the stage")
 PIPEFAIL = Rule(name="PipeWithoutPipefail", description="Of a pipe only the last command's failure is noticed")
 CD_UNCHECKED = Rule(name="CdUnchecked", description="A cd that fails lets the rest run in the wrong directory")
+SPLIT_VARIABLE = Rule(name="UnquotedVariable", description="What an unquoted variable holds is split and globbed")
+SPLIT_COMMAND = Rule(name="UnquotedSubstitution", description="What an unquoted command prints is split and globbed")
+HIDDEN_FAILURE = Rule(name="DeclarationHidesFailure", description="export succeeds whatever the command in it does")
 SUDO = Rule(name="SudoInRun", description="sudo has no use in a build, and its signals and terminal are odd")
 APT_NOT_GET = Rule(name="AptForPeople", description="apt is for people; its output and options may change")
 NO_YES = Rule(name="AptGetWithoutYes", description="apt-get asks, and nobody answers")
@@ -306,6 +310,7 @@ def shells(subject: Subject) -> None:
         if piped and not shell.pipefail:
             advice = 'SHELL ["/bin/bash", "-o", "pipefail", "-c"] before it, or `set -o pipefail &&`'
             subject.report(PIPEFAIL, node, "a failure before the last `|` goes unnoticed", advice=advice)
+        _quoting(subject, shell)
         strict = re.search(r"\bset -\w*e", shell.text) is not None
         for piece, following in zip(shell.pieces, (*shell.pieces[1:], Piece(())), strict=False):
             if piece.program == "cd" and following.operator in (";", "\n") and not strict:
@@ -316,6 +321,17 @@ def shells(subject: Subject) -> None:
                 subject.report(SUDO, node, "sudo in a RUN", advice="USER root before it, and back after it")
             if piece.program == "useradd" and not {"-l", "--no-log-init"} & set(piece.words):
                 _high_uid(subject, shell, piece)
+
+
+def _quoting(subject: Subject, shell: _Shell) -> None:
+    found, node = expansions(shell.text), shell.run.node
+    for rule, written, advice in (
+        (SPLIT_VARIABLE, found.variables, "put it in double quotes, unless it is a list that is meant to be split"),
+        (SPLIT_COMMAND, found.commands, "put it in double quotes"),
+        (HIDDEN_FAILURE, found.hidden, "assign first, then export"),
+    ):
+        if written:
+            subject.report(rule, node, f"`{written[0]}`", advice=advice)
 
 
 def _high_uid(subject: Subject, shell: _Shell, piece: Piece) -> None:

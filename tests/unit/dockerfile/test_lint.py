@@ -38,6 +38,9 @@ HEAD = "FROM debian:12.5\n"
         (HEAD + "RUN curl x | tar x\n", "PipeWithoutPipefail"),
         (HEAD + "RUN cd /x; make\n", "CdUnchecked"),
         (HEAD + "RUN sudo a\n", "SudoInRun"),
+        (HEAD + "RUN rm $FILE\n", "UnquotedVariable"),
+        (HEAD + "RUN rm $(cat list)\n", "UnquotedSubstitution"),
+        (HEAD + "RUN export A=$(false) && b\n", "DeclarationHidesFailure"),
     ],
 )
 def test_each_practice_is_noticed(text: str, rule: str) -> None:

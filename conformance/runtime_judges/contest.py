@@ -27,7 +27,20 @@ _CRIU = "checkpoint and restore come later: this runtime does not drive CRIU"
 LEFT_OUT = {"checkpoint_restore": _CRIU}
 """Groups that nobody is judged by."""
 
-REASONS = ()
+REASONS = (
+    ("cgroup_v1_blkio", "", "it limits the block device 8:0, which is not on this machine"),
+    ("cgroup_v1_pids", "zero", "it takes 0 for no limit; the specification has -1 for that, and runc's tests want 1"),
+    ("exec", "", "its test of control groups is for version 2, and takes its whole group along on version 1"),
+    ("fd_control", "only_stdio", "it preserves 100 descriptors where there are fewer, which runc and we refuse"),
+    ("hooks", "hooks", ("its startContainer hooks fail, since they write to a path of the host: then `start` fails and "
+     "poststart is not run, as the specification has it; runc goes on")),
+    ("huge_tlb", "", "no hugetlb controller is mounted here"),
+    ("lifecycle", "checkpoint", _CRIU),
+    ("net_devices", "", "this kernel has no dummy network devices to move; linux.netDevices is not built either"),
+    ("ns_itype", "", "it unmounts the root that runc leaves mounted on the host; ours leaves none, and it panics"),
+    ("poststop_fail", "", "it wants `delete` to fail with a poststop hook; the specification wants a warning"),
+    ("process_capabilities", "", "this machine does not have CAP_SYS_RESOURCE to give"),
+)  # fmt: skip
 
 
 def locate(_work: Path) -> Path:

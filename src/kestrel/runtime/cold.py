@@ -364,6 +364,8 @@ def execute(
     report.debug(
         f"run {' '.join(task.args)} as user {task.uid}:{task.gid} in container {record.id}, process {record.pid}"
     )
+    if task.cpus[0]:
+        report.debug(f"affinity: {sum(1 << cpu for cpu in task.cpus[0]):#x}")
     group = group_of(record)
     if below and group is not None:
         try:

@@ -115,8 +115,8 @@ def build(
     group = "" if own_cgroups else cgroup
     cgroups = op.MountCgroups("", cgroup_version, tuple(cgroup_hierarchies), group=group)
     entries = spec.get("mounts") or ()
-    mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids)
     root = (spec.get("root") or {}).get("path", "")
+    mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids, "" if rootfs is not None else root)
     operations = _sources(mounts, entries, "" if rootfs is not None else root)
     operations += [op.OwnMounts(own), op.MountRoot(rootfs, root, own, ids)]
     operations += [users.ActAsOwner(ids.uid(0), ids.gid(0))] if ids is not None else []
@@ -201,11 +201,13 @@ def _source(bind: op.MountBind, entry: Mapping[str, Any]) -> op.TakeSource:
 
 
 def _mounts(
-    entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str, ids: Ids | None
+    entries: Sequence[Mapping[str, Any]], cgroups: op.MountCgroups, label: str, ids: Ids | None, root: str
 ) -> list[Operation]:
     found: list[Operation] = []
     for index, entry in enumerate(entries):
         destination = absolute(entry["destination"])
+        if root and f"{destination}/".startswith(f"{root}/"):
+            destination = absolute(destination.removeprefix(root))  # written as the host sees it, which runc lets pass
         parsed = options.parse(entry.get("options") or ())
         kind = entry.get("type") or ""
         if parsed.bind or kind == "bind":

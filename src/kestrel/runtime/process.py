@@ -135,10 +135,12 @@ def _identifier(value: object, name: str) -> int:
 
 def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], list[str]]:
     """Return the five sets as masks; an unknown name is a warning, as runc has it since new kernels bring new names."""
-    masks, warnings = {}, []
+    masks, strangers = {}, set[str]()
     for name in SETS:
         masks[name], unknown = capabilities.mask(spec.get(name) or ())
-        warnings += [f"unknown capability {word}" for word in unknown]
+        strangers.update(unknown)
+    listed = " ".join(sorted(strangers))
+    warnings = [f"ignoring unknown or unavailable capabilities: [{listed}]"] if strangers else []
     # The kernel refuses effective outside permitted, and ambient outside permitted and inheritable.
     masks["effective"] &= masks["permitted"]
     missing = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
@@ -147,7 +149,7 @@ def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], li
         for name in capabilities.names(missing)
     ]
     masks["ambient"] &= masks["permitted"] & masks["inheritable"]
-    return masks, sorted(set(warnings))
+    return masks, warnings
 
 
 def _rlimits(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, int, int], ...]:

@@ -90,6 +90,7 @@ def device_rules(resources: Mapping[str, Any]) -> tuple[DeviceRule, ...] | None:
 def _rule(entry: Mapping[str, Any]) -> DeviceRule:
     kind = entry.get("type") or "a"
     access = entry.get("access") or "rwm"
+    access = "rwm" if "a" in access else access
     if kind not in ("a", "b", "c", "u") or set(access) - set("rwm"):
         raise InvalidArgument(f"device rule {dict(entry)!r} has an unknown type or access")
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from kestrel.linux import cgroups
+
 pytestmark = pytest.mark.root
 
 
@@ -191,3 +193,15 @@ def test_without_a_mount_namespace_nothing_is_left_mounted_on_the_host(runtime: 
     runtime.spec("echo", "hello", linux={"namespaces": kinds, "maskedPaths": [], "readonlyPaths": []})
     assert runtime.ok("run", "--bundle", str(runtime.bundle), "one") == "hello\n"
     assert str(runtime.home) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_a_container_runs_in_a_group_whose_parent_has_no_cpus_yet(runtime: Any) -> None:
+    pod = Path(f"/sys/fs/cgroup/cpuset/{runtime.cgroup}-pod")
+    if not pod.parent.exists():
+        pytest.skip("the control groups here are version 2")
+    pod.mkdir()
+    try:
+        runtime.spec("cat", "/proc/self/cgroup", linux={"cgroupsPath": f"/{pod.name}/one"})
+        assert f":cpuset:/{pod.name}/one\n" in runtime.ok("run", "--bundle", str(runtime.bundle), "one")
+    finally:
+        cgroups.remove(pod.name)

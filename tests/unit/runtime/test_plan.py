@@ -158,3 +158,31 @@ def test_every_1_x_version_is_accepted(version: str) -> None:
 def test_version_2_is_not() -> None:
     with pytest.raises(InvalidArgument, match="ociVersion"):
         plan.build(default_spec(["true"]) | {"ociVersion": "2.0.0"}, ROOT)
+
+
+def test_a_bind_from_the_container_s_own_root_is_taken_when_its_turn_comes() -> None:
+    spec = default_spec(["true"])
+    spec["root"] = {"path": "/bundle/rootfs"}
+    spec["mounts"] += [
+        {"destination": "/a", "type": "bind", "source": "/data", "options": ["rbind"]},
+        {"destination": "/bundle/rootfs/b", "type": "bind", "source": "/bundle/rootfs/a", "options": ["rbind"]},
+    ]
+    made = plan.build(spec)
+    first = [o for o in made.operations if isinstance(o, op.TakeSource)]
+    binds = {o.destination: o for o in made.operations if isinstance(o, op.MountBind)}
+    assert [source.path for source in first] == ["/data"]
+    assert binds["/a"].take is None
+    assert binds["/b"].take is not None  # its destination was written as the host sees it
+    assert binds["/b"].take.path == "/bundle/rootfs/a"
+
+
+def test_a_filesystem_in_memory_is_closed_when_all_is_in_it() -> None:
+    spec = default_spec(["true"])
+    for mount in spec["mounts"]:
+        if mount["destination"] == "/dev":
+            mount["options"] = [*mount["options"], "ro"]
+    operations = plan.build(spec, ROOT).operations
+    kinds = [type(o) for o in operations]
+    assert op.CloseFilesystem("/dev") in operations
+    last = max(i for i, kind in enumerate(kinds) if kind is devices.MakeDevice)
+    assert operations.index(op.CloseFilesystem("/dev")) > last

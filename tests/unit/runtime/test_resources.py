@@ -59,6 +59,12 @@ def test_fuse_is_not_among_the_defaults() -> None:
     assert not any((rule.major, rule.minor) == (10, 229) for rule in DEFAULT_DEVICES)
 
 
+def test_access_to_all_is_written_in_more_than_one_way() -> None:
+    rules = device_rules({"devices": [{"allow": False, "type": "c", "major": 1, "minor": 11, "access": "rwa"}]})
+    assert rules is not None
+    assert rules[0].access == "rwm"
+
+
 def test_a_rule_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(InvalidArgument):
         device_rules({"devices": [{"allow": True, "type": "z"}]})

@@ -93,8 +93,11 @@ class V1:
             self._inherit(top, path)
 
     def _inherit(self, top: str, path: str) -> None:
-        """A new cpuset is empty, and an empty one takes no process: fill it from its parent."""
-        parent = os.path.dirname(f"{top}/{path}")
+        """A new cpuset is empty, and an empty one takes no process: fill it from its parent, and that from its own."""
+        above = os.path.dirname(path)
+        if above:
+            self._inherit(top, above)
+        parent = f"{top}/{above}"
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(f"{top}/{path}/{name}").strip():
                 write(f"{top}/{path}/{name}", read(f"{parent}/{name}"))

@@ -274,3 +274,44 @@ def test_a_node_is_debugged_from_a_pod_with_its_files(kube):
     [debugger] = kube.objects("pods")
     ended = kube.phase(debugger["metadata"]["name"], "Succeeded")
     assert "mnt" in kube("logs", ended["metadata"]["name"]).out
+
+
+def test_a_probe_that_never_stops_talking_fails_in_time_and_fills_no_memory(kube):
+    probe = {"exec": {"command": ["yes"]}, "timeoutSeconds": 1, "periodSeconds": 1, "failureThreshold": 99}
+    daemon = kube.instance.daemon()
+    before = _peak(daemon)
+    kube.apply(pod("talker", shell("sleep 1000", livenessProbe=probe)))
+    assert kube.event("talker", "Unhealthy", "timed out")
+    assert _peak(daemon) - before < 64 * 1024
+    assert status_of(kube.get("pods", "talker"))["state"].get("running")
+
+
+def _peak(pid: int) -> int:
+    """Return the most memory a process has had, in KiB (`man 5 proc`, VmHWM)."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
+
+def test_several_attach_at_once_and_one_who_leaves_ends_nothing(kube):
+    kube.apply(pod("cat", shell("while read line; do echo got $line; done; echo end", stdin=True)))
+    kube.running("cat")
+    with kube.terminal("attach", "cat") as watching, kube.terminal("attach", "-i", "cat") as typing:
+        for number in range(50):  # both have to be attached before what they are to see is said
+            typing.write(f"n{number}\n")
+            try:
+                watching.read_until(f"got n{number}", timeout=1)
+                break
+            except AssertionError:
+                continue
+        typing.read_until("got n")
+        typing.process.kill()
+        with kube.terminal("attach", "-i", "cat") as again:
+            for number in range(50, 100):
+                again.write(f"n{number}\n")
+                try:
+                    again.read_until(f"got n{number}", timeout=1)
+                    break
+                except AssertionError:
+                    continue
+            watching.read_until(f"got n{number}")
+    assert status_of(kube.get("pods", "cat"))["state"].get("running")

@@ -95,8 +95,8 @@ class _Scan:
         return name.end()
 
     def _note(self, written: str, where: list[str]) -> None:
-        assigned = re.match(r"\w+=", self._word) is not None
-        if self._first and self._first not in _UNSPLIT and not self._quoted and not assigned:
+        declared = self._first in _DECLARING and re.match(r"\w+=", self._word)
+        if self._first and self._first not in _UNSPLIT and not self._quoted and not declared:
             where.append(written)
 
 

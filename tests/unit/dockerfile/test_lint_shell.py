@@ -14,6 +14,7 @@ from kestrel.dockerfile.lint_shell import expansions
         ("rm a$A/b", ["$A"], []),
         ("A=$B C=$(c) d", [], []),
         ("A=$B; rm $A", ["$A"], []),
+        ("export A=$B; make A=$B", ["$B"], []),
         ('cp $(ls $DIR) "$(cat $F)" `x`', ["$DIR", "$F"], ["$(ls $DIR)", "`x`"]),
         ("for x in $LIST; do rm $x; done", ["$x"], []),
         ("case $x in a) rm $y;; esac", ["$y"], []),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kestrel.base.errors import FailedPrecondition
-from kestrel.linux import abi, syscalls
+from kestrel.linux import abi, cgroups, syscalls
 from kestrel.oci.runtime_defaults import default_seccomp, default_spec
 
 OURS = "kestrel-runtime"
@@ -77,6 +77,7 @@ class Bundle:
             subprocess.run(["cp", "-a", layer, home / "rootfs"], check=True)  # four hundred links, in no time
             yield cls(home=home, spec=specification(f"kestrel-{home.name}"))
         finally:
+            cgroups.destroy(f"kestrel-{home.name}")  # of a command that hung and was killed, the container lives on
             shutil.rmtree(home)
 
     @property

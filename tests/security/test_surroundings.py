@@ -16,7 +16,13 @@ pytestmark = pytest.mark.root
 HOOKS = "CVE-2025-23266: the environment of hooks"
 KINDS = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
 POISON = {"LD_PRELOAD": "/evil.so", "LD_AUDIT": "/evil.so", "PYTHONPATH": "/evil", "KTEST_POISON": "1"}
-CALLER = {"PATH": os.environ["PATH"], "KTEST_CALLER": "secret", "NOTIFY_SOCKET": "", "HOME": "/nowhere"}
+CALLER = {
+    "PATH": os.environ["PATH"],
+    "KTEST_CALLER": "secret",
+    "NOTIFY_SOCKET": "",
+    "HOME": "/nowhere",
+    "LISTEN_FDS": "x",
+}
 
 NOTE = """#!/bin/sh
 # argv[0] is the file to write to

@@ -164,23 +164,19 @@ def _dispatch(before: Options, name: str, words: list[str]) -> int:
     return verb(os.path.abspath(before.text("root") or ROOT), after)
 
 
-SEALED = "_KESTREL_SEALED"
-
-
 def _seal(words: list[str]) -> None:
-    """Execute ourselves again from a copy of the interpreter that nobody can write to; once."""
-    if os.environ.pop(SEALED, ""):
+    """Execute ourselves again from a copy of the interpreter that nobody can write to, unless this is one.
+
+    Which it is the file itself says: a variable could be set by whoever calls us.
+    """
+    if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
         return
     from kestrel.runtime.sealed import interpreter
 
     fd = interpreter()
-    if fd < 0:
-        return
-    os.execve(
-        f"/proc/self/fd/{fd}",
-        [*sys.orig_argv[: len(sys.orig_argv) - len(words)], *words],
-        {**os.environ, SEALED: "1"},
-    )
+    if fd >= 0:
+        before = sys.orig_argv[: len(sys.orig_argv) - len(words)]
+        os.execve(f"/proc/self/fd/{fd}", [*before, *words], os.environ)
 
 
 # --- words to people ------------------------------------------------------------------------------------------------

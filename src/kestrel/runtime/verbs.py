@@ -62,7 +62,8 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
 def _wishes(options: Options, *, foreground: bool) -> "Wishes":
     from kestrel.runtime import cold, console
 
-    listening = int(os.environ.get("LISTEN_FDS") or 0)
+    told = os.environ.get("LISTEN_FDS", "")
+    listening = int(told) if told.isascii() and told.isdigit() and len(told) < 6 else 0
     return cold.Wishes(
         cgroups=options.text("cgroup-manager") != "disabled",
         keyring=not options.on("no-new-keyring"),

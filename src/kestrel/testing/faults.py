@@ -195,12 +195,12 @@ def run(path: str, role: str, arguments: list[str]) -> None:
             setattr(module, call, counter.counted(call, getattr(module, call)))
     if role == "zygote":
         zygote.main(arguments)
+    command._seal = len  # type: ignore[assignment] # it would execute itself again before it has done anything
     _be_shell(command.main)
 
 
 def _be_shell(main: Callable[[], NoReturn]) -> None:
     prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
-    os.environ["_KESTREL_SEALED"] = "1"  # a command executes itself again before it has done anything
     while line := sys.stdin.readline():
         pid = os.fork()
         if pid == 0:

@@ -152,6 +152,12 @@ class _Images(Native):
         return self._image
 
 
+ENTITLEMENTS = {
+    "EntitlementSecurityInsecure": "security.insecure",
+    "EntitlementNetworkHost": "network.host",
+}
+
+
 def packages(builder: Builder) -> dict[str, Package]:
     """What the tests import, beyond Go's own library."""
 
@@ -206,7 +212,7 @@ def packages(builder: Builder) -> dict[str, Package]:
         "specs-go": Package("ocispecs", {"ImageIndexFile": "index.json", "ImageBlobsDir": "blobs"}),
         "content": Package("content", {"ReadBlob": lambda _, store, found: (blob(store, found["digest"]), None)}),
         "namespaces": Package("namespaces", {"WithNamespace": lambda *_: None}),
-        "entitlements": Package("entitlements", {f"Entitlement{n}": n for n in ("SecurityInsecure", "NetworkHost")}),
+        "entitlements": Package("entitlements", ENTITLEMENTS),
         "errgroup": Package("errgroup", {"WithContext": lambda _: (Group(builder._suite.apply), None)}),
         "uploadprovider": Package("uploadprovider", {"New": Uploads}),
         "errdefs": Package("errdefs", {"Sources": _sources}),

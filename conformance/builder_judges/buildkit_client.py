@@ -90,7 +90,9 @@ class Builder(Native):
         dockerfiles = given.get(attributes.pop("dockerfilekey", "dockerfile"), "")
         filename = attributes.pop("filename", "")
         words: dict[str, list[str]] = {"args": [], "labels": [], "contexts": []}
-        network, no_cache, extra = "", False, []
+        network, no_cache = "", False
+        granted = [e for e in fields.get("AllowedEntitlements") or [] if e == "network.host"]
+        extra = [word for each in granted for word in ("--allow", each)]
         for name, value in attributes.items():
             kind, _, rest = name.partition(":")
             if kind == "build-arg":

@@ -40,6 +40,8 @@ class Lowering:
     epoch: int
     find: FindOrigin
     network: str = "default"
+    host_network: bool = False
+    """Whether a RUN may ask for the host's network: who asks for the build says so."""
     history: list[Record] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -23,12 +23,12 @@ def lower_run(stage: Lowering, instruction: ins.Run) -> None:
         )
     if instruction.devices:
         raise Unimplemented("RUN --device is not supported")
-    if instruction.network == "host" and stage.network != "host":
+    if instruction.network == "host" and stage.network != "host" and not stage.host_network:
         # Whoever asks for the build grants rights, not what is built (CVE-2024-23653).
         raise stage.error(
             instruction,
             "RUN --network=host is not granted",
-            hint="build with `--network host` if you trust the Dockerfile",
+            hint="build with `--allow network.host` if you trust the Dockerfile",
         )
     argv, script = _command(stage, instruction)
     args = stage.scope.set_args()

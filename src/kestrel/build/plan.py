@@ -68,6 +68,7 @@ class Planner:
     predefined: Mapping[str, str]
     epoch: int | None = None
     network: str = "default"
+    host_network: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     _done: dict[int, Lowering] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
@@ -143,6 +144,7 @@ class Planner:
             epoch=own,
             find=lambda name: self._origin(name, index),
             network=self.network,
+            host_network=self.host_network,
         )
 
     def _origin(self, name: str, index: int) -> Origin | Step | Context:

@@ -14,6 +14,8 @@ from kestrel.dockerfile.errors import DockerfileError
 
 DOCKERFILE = "Dockerfile"
 EPOCH = "SOURCE_DATE_EPOCH"
+HOST_NETWORK = "network.host"
+"""The one right that can be given to what is built; docker's word for it."""
 _LARGEST = 4 << 20
 
 
@@ -21,11 +23,12 @@ _LARGEST = 4 << 20
 class BuildRequest:
     """What to build. `dockerfile` is a path (None: `Dockerfile` in the context); `target` a stage (empty: the last).
 
-    A context is a directory, or what `Contexts` brings here; `contexts` are further ones, each in the place of whatever
-    the Dockerfile calls by its name. `images` and `times` are the names of contexts that are images, and the times
-    (seconds) of those that have one. `source_date_epoch` is the time in seconds that files are clamped to; None takes
-    the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network` is what RUN gets
-    without a flag of its own. `secrets` maps ids to files, `ssh` ids to sockets of agents.
+    A context is a directory, or what `Contexts` brings here; `contexts` are further ones, each in the place of
+    whatever the Dockerfile calls by its name. `images` and `times` are the names of contexts that are images, and
+    the times (seconds) of those that have one. `source_date_epoch` is the time in seconds that files are clamped
+    to; None takes the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network`
+    is what RUN gets without a flag of its own, `allow` the rights that it may ask for (HOST_NETWORK). `secrets`
+    maps ids to files, `ssh` ids to sockets of agents.
     """
 
     context: Path | str
@@ -37,6 +40,7 @@ class BuildRequest:
     no_cache: bool = False
     pull: bool = False
     network: str = "default"
+    allow: frozenset[str] = frozenset()
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, Path | str] = field(default_factory=dict)

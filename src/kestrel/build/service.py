@@ -51,7 +51,16 @@ from kestrel.build.outputs import file_at, write_files
 from kestrel.build.plan import Planner
 from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.report import ContextReport, report
-from kestrel.build.request import BuildRequest, Read, clamp, in_seconds, open_context, read_files, read_program
+from kestrel.build.request import (
+    HOST_NETWORK,
+    BuildRequest,
+    Read,
+    clamp,
+    in_seconds,
+    open_context,
+    read_files,
+    read_program,
+)
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
 from kestrel.build.verify import Difference, first_difference
@@ -348,6 +357,7 @@ class Builder:
             predefined=predefined,
             epoch=epoch,
             network=request.network or "default",
+            host_network=HOST_NETWORK in request.allow,
             labels=request.labels,
         )
 

@@ -29,6 +29,7 @@ def build(parsed: "Parsed") -> int:
         "no_cache": parsed.no_cache,
         "pull": parsed.pull,
         "network": parsed.network or "",
+        "allow": parsed.allow,
         "secrets": [_absolute(text, "src", "source") for text in parsed.secret],
         "ssh": [_agent(text) for text in parsed.ssh],
         "contexts": [_directory(text) for text in parsed.build_context],

@@ -98,6 +98,7 @@ COMMANDS = (
                metavar="SPEC"),
         Option("--label", "label of the image", kind="list", metavar="NAME=VALUE"),
         Option("--network", "network of RUN steps: bridge, host or none", kind="value", metavar="NETWORK"),
+        Option("--allow", "right that the Dockerfile may use: network.host", kind="list", metavar="RIGHT"),
         Option("--on-error", "shell: go into a RUN that fails, as it stands", kind="value", metavar="WHAT"),
         Option("--verify", "build twice, and name the first file and step that differ"),
         Option("--explain", "say of every step why it ran or was reused"),

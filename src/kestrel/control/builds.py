@@ -15,6 +15,7 @@ from kestrel.build.collect import WEEK, Policy
 from kestrel.build.contexts import is_elsewhere
 from kestrel.build.events import Entered
 from kestrel.build.outputs import parse_output
+from kestrel.build.request import HOST_NETWORK
 from kestrel.control.images import Relay, relayed
 from kestrel.control.requests import BuilderPruneRequest, BuildRequest, CheckRequest, ImageRequest, Request
 from kestrel.control.services import Emit, Services, Verbs
@@ -202,6 +203,7 @@ def _request(request: BuildRequest) -> Build:
         no_cache=request.no_cache,
         pull=request.pull,
         network=request.network or "default",
+        allow=frozenset(_right(text) for text in request.allow),
         secrets=dict(_secret(text) for text in request.secrets),
         ssh=dict(_agent(text) for text in request.ssh),
         contexts=dict(_context(text) for text in request.contexts),
@@ -230,6 +232,12 @@ def _agent(text: str) -> tuple[str, Path]:
     if not equals or not path:
         raise InvalidArgument(f"invalid ssh agent {text!r}", hint="write NAME=SOCKET, or NAME with SSH_AUTH_SOCK set")
     return name, Path(path)
+
+
+def _right(text: str) -> str:
+    if text != HOST_NETWORK:
+        raise InvalidArgument(f"there is no right {text!r} to give", hint=f"there is {HOST_NETWORK}")
+    return text
 
 
 def _context(text: str) -> tuple[str, Path | str]:

@@ -183,6 +183,7 @@ class BuildRequest(Request, frozen=True):
     no_cache: bool = False
     pull: bool = False
     network: str = ""
+    allow: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     ssh: tuple[str, ...] = ()
     contexts: tuple[str, ...] = ()

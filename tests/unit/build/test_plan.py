@@ -23,7 +23,14 @@ def base(name: str, **config: Any) -> BaseImage:
     return BaseImage(name=name, image=image)
 
 
-def plan(text: str, *, target: str = "", args: dict[str, str] | None = None, **images: dict[str, Any]) -> Plan:
+def plan(
+    text: str,
+    *,
+    target: str = "",
+    args: dict[str, str] | None = None,
+    host_network: bool = False,
+    **images: dict[str, Any],
+) -> Plan:
     document = parse(text)
     predefined = platform_args(Platform(os="linux", architecture="amd64"))
     scope = Scope(args or {}, predefined, escape=document.escape)
@@ -40,6 +47,7 @@ def plan(text: str, *, target: str = "", args: dict[str, str] | None = None, **i
         bases=bases,
         given=args or {},
         predefined=predefined,
+        host_network=host_network,
     )
     return planner.plan()
 
@@ -201,3 +209,11 @@ def test_a_required_variable_that_is_missing_points_at_its_line() -> None:
 def test_several_sources_need_a_directory_to_go_to() -> None:
     with pytest.raises(DockerfileError, match="with more than one source the destination must be a directory: `c`"):
         plan("FROM base\nCOPY a b c\n")
+
+
+def test_only_who_asks_for_a_build_gives_it_the_hosts_network() -> None:
+    text = "FROM base\nRUN --network=host a\nRUN b\n"
+    with pytest.raises(DockerfileError, match="not granted"):
+        plan(text)
+    operations = [step.operation for step in plan(text, host_network=True).steps]
+    assert [o.network for o in operations if isinstance(o, Execute)] == ["host", "default"]

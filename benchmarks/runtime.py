@@ -145,6 +145,8 @@ async def _start(bed: Bed) -> list[Row]:
     in_sandbox = Row("container start to end, runtime only, sandbox standing", BEST_PEER, note=note)
     with_overlay = Row("the same on an overlay root", BEST_PEER)
     whole = Row("the same with a sandbox of its own", BEST_PEER)
+    cold = Row("`kestrel-runtime run`, a command like theirs", BEST_PEER)
+    ours = [str(Path(sys.prefix) / "bin/kestrel-runtime"), "run", "--bundle", str(directory)]
     zygote = await Zygote.start(directory / "run")
     bench = Bench(directory, zygote, bed.names.runtime)
     shim = await bench.sandbox()
@@ -155,15 +157,17 @@ async def _start(bed: Bed) -> list[Row]:
                 (with_overlay, "kestrel", await _timed(bench.container(shim, overlay=True))),
                 (whole, "kestrel", await _timed(bench.whole())),
             ]
+            took = await asyncio.to_thread(command, [*ours, f"{bench.group}{number}"])
+            times.append((cold, "kestrel", took))
             for name, argv in peers(directory).items():
                 took = await asyncio.to_thread(peer_time, name, argv, f"{bench.group}{number}")
-                times += [(row, name, took) for row in (in_sandbox, with_overlay, whole)]
+                times += [(row, name, took) for row in (in_sandbox, with_overlay, whole, cold)]
             for row, name, took in times if number >= WARMUP else ():
                 row.add(name, took)
     finally:
         await shim.shutdown()
         await zygote.close()
-    return [in_sandbox, with_overlay, whole]
+    return [in_sandbox, with_overlay, whole, cold]
 
 
 async def _exec(bed: Bed) -> list[Row]:

@@ -2,8 +2,8 @@
 
 A record is written before the effect it announces is shown to anyone, so that after kill -9 the next daemon knows of
 everything that may exist on the host. The dictionaries are the truth for readers; SQLite is read once, at start.
-Records of containers are on disk before anyone is told; those of sandboxes need not survive a power cut, which no
-sandbox survives.
+Records of containers are on disk before anyone is told; those of sandboxes, and of containers that go when they end,
+need not survive a power cut, which none of these survives.
 """
 
 from collections.abc import Iterable
@@ -60,6 +60,7 @@ class Store:
         self._database.execute(
             "INSERT INTO container VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET document = excluded.document",
             (container.id, name, msgspec.json.encode(container)),
+            durable=not container.config.auto_remove,
         )
         self.containers[container.id] = container
 
@@ -70,9 +71,11 @@ class Store:
 
     def drop_container(self, identity: str) -> None:
         """Forget a container and free its name; forgetting twice is fine."""
-        self._database.execute("DELETE FROM container WHERE id = ?", (identity,))
-        container = self.containers.pop(identity, None)
+        container = self.containers.get(identity)
+        durable = container is not None and not container.config.auto_remove
+        self._database.execute("DELETE FROM container WHERE id = ?", (identity,), durable=durable)
         if container is not None:
+            del self.containers[identity]
             self._names.pop(container.config.name, None)
 
     def container(self, wanted: str) -> Container:

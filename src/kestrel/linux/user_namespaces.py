@@ -37,11 +37,12 @@ def born(namespaces: int, *, exit_signal: int = signal.SIGCHLD) -> tuple[int, in
 
     It sleeps until `take` ends it, or its parent's end does.
     """
+    parent = os.getpid()
     pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | namespaces, exit_signal=exit_signal)
     if pid == 0:
         try:
             syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
-            while True:
+            while os.getppid() == parent:  # it may have ended before that was asked for
                 signal.pause()
         finally:
             os._exit(0)

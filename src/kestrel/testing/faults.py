@@ -98,7 +98,7 @@ class Memory:
         HEAD.pack_into(self._map, 0, role, number, how, 1, size)
 
     def record(self, line: str) -> None:
-        """Note a step. Two processes at once could overwrite each other's; the lives that are watched take turns."""
+        """Note a step. Two processes at once may spoil each other's line, which is then no step."""
         role, number, how, fired, size = HEAD.unpack_from(self._map)
         data = line.encode() + b"\n"
         if HEAD.size + size + len(data) <= SIZE:
@@ -236,8 +236,10 @@ class Faults:
         """Return the noted steps: role, number, and the call with who makes it."""
         found = []
         for line in self._memory.lines():
-            role, number, what = line.split(" ", 2)
-            found.append((role, int(number), what))
+            role, _, rest = line.partition(" ")
+            number, _, what = rest.partition(" ")
+            if number.isdigit() and " in " in what:
+                found.append((role, int(number), what))
         return found
 
     def arm(self, role: str, number: int, how: int = KILL) -> None:

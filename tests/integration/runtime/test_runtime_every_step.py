@@ -23,6 +23,7 @@ from kestrel.linux import cgroups
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_seccomp, default_spec
 from kestrel.testing.faults import KILL, MARK, ROLES, UNFAILING, Faults
+from kestrel.testing.instance import parent
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(3000)]
 
@@ -30,6 +31,12 @@ EVERY = bool(os.environ.get("KESTREL_EVERY_STEP"))
 PATIENCE = 20.0  # seconds a life may take before it counts as hanging
 
 Step = tuple[str, int, str]
+
+
+def kin(process: str) -> tuple[int, int]:
+    """Return the number of a process and that of its parent."""
+    pid = int(process.split()[1])
+    return pid, parent(pid)
 
 
 @dataclass
@@ -93,8 +100,8 @@ class World:
         found: list[str] = []
         due = time.monotonic() + 3
         while True:
-            mine = f" {self.zygote.pid}"
-            found = [process for process in self.faults.alive() if not process.endswith(mine)]
+            mine = self.zygote.pid  # and the one that holds the next sandbox's namespaces, which has its name
+            found = [p for p in self.faults.alive() if not (p.startswith("kestrel-zygote") and mine in kin(p))]
             found += [top for top, _, _ in os.walk("/sys/fs/cgroup") if top.endswith(group)]
             if not found or time.monotonic() > due:
                 break

@@ -179,7 +179,7 @@ def test_no_working_directory_leads_out_through_a_descriptor(
     container = runtime.start(bundle.arguments("sleep", "600")) if how == "exec" else ""
     directory = os.open(outside, os.O_RDONLY)  # as a careless caller has it open
     try:
-        for number in range(3, most):
+        for number in (*range(3, most), directory):
             cwd = f"/proc/self/fd/{number}"
             if container:
                 answer = runtime("exec", "--cwd", cwd, container, "sh", "-c", look, descriptors=[directory])

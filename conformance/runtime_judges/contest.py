@@ -39,6 +39,8 @@ REASONS = (
     ("net_devices", "", "this kernel has no dummy network devices to move; linux.netDevices is not built either"),
     ("ns_itype", "", "it unmounts the root that runc leaves mounted on the host; ours leaves none, and it panics"),
     ("poststop_fail", "", "it wants `delete` to fail with a poststop hook; the specification wants a warning"),
+    ("process_capabilities_bounding", "", ("it wants capabilities outside of the bounding set to be an error; "
+     "crun's tests want them, and the kernel lets them be")),
     ("process_capabilities", "", "this machine does not have CAP_SYS_RESOURCE to give"),
 )  # fmt: skip
 

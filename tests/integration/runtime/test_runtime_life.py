@@ -241,15 +241,14 @@ async def test_the_number_of_processes_is_limited(box: Any) -> None:
 
 async def test_a_paused_container_stands_still_and_can_be_killed(box: Any) -> None:
     await box.start("c", box.spec("while :; do echo x; sleep 0.005; done"))
-    await asyncio.sleep(0.03)
+    await box.until(lambda: box.log("c").stat().st_size > 0)
     await box.shim.pause("c")
     assert await status_of(box, "c") == "paused"
     size = box.log("c").stat().st_size
     await asyncio.sleep(0.05)
     assert box.log("c").stat().st_size == size
     await box.shim.resume("c")
-    await asyncio.sleep(0.05)
-    assert box.log("c").stat().st_size > size
+    await box.until(lambda: box.log("c").stat().st_size > size)
     await box.shim.pause("c")
     await box.shim.kill("c")
     assert (await box.ended("c")).exit_code == 137

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
 from kestrel.build import BuildRequest
+from kestrel.build.collect import Policy
 from kestrel.build.outputs import parse_output
 from kestrel.dockerfile import DockerfileError
 from kestrel.testing.builds import World
@@ -84,6 +85,9 @@ async def test_an_archive_behind_a_url_is_a_context(world: World, site: tuple[st
     assert (files / "d/a").read_text() == "1"
     result = await built(world, f"{url}/app.tar.gz", dockerfile=Path("other/Dockerfile"))
     assert world.config(result).rootfs.diff_ids == ()
+    collected = await world.builder.collect(Policy(everything=True))
+    assert f"{url}/app.tar.gz" in {each.held.name for each in collected.removed if each.held.kind == "context"}
+    assert not list((world.root / "builder/contexts").iterdir())
 
 
 async def test_a_page_that_is_no_archive_is_a_dockerfile_without_files(world: World, site: tuple[str, Pages]) -> None:

@@ -1,6 +1,6 @@
 """What the builder keeps between builds, and the rules by which it lets go of it, each with its reason.
 
-Kept are steps (a record and the layer it left), cache mounts, downloads and repositories. `judge` is pure: it says of
+Kept are steps (a record and the layer it left), cache mounts, downloads, repositories, contexts. `judge` only says of
 each what becomes of it and why, so that a collection can be shown before it is carried out. The size is a ceiling:
 nothing pins anything, only what a running build uses stays whatever it takes. A step whose layer an image has as well
 costs nothing and stays until everything has to go.
@@ -16,7 +16,7 @@ from kestrel.archive.trees import remove_tree
 from kestrel.base.units import print_duration, print_size
 
 WEEK: Final = 7 * 86400.0
-STEP, MOUNT, DOWNLOAD, REPOSITORY = "step", "cache mount", "download", "repository"
+STEP, MOUNT, DOWNLOAD, REPOSITORY, CONTEXT = "step", "cache mount", "download", "repository", "context"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from kestrel.base.errors import InvalidArgument, NotFound
 from kestrel.base.files import private_directory
 from kestrel.build.archives import is_archive, plain
 from kestrel.build.bases import Images
+from kestrel.build.collect import remember
 from kestrel.build.git import Repositories, check
 from kestrel.build.remote import Downloads
 from kestrel.build.request import DOCKERFILE, BuildRequest
@@ -96,6 +97,7 @@ class Contexts:
         place = private_directory(self.directory) / f"{fetched.path.parent.name}"
         if not place.exists():
             await asyncio.to_thread(self._unpack, fetched.path, place, fetched.modified)
+        await asyncio.to_thread(remember, place, where)
         return place, int(place.stat().st_mtime)
 
     async def _repository(self, source: GitRef, ssh: str) -> tuple[Path, int]:

@@ -20,6 +20,7 @@ from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
 from kestrel.build.check import VIOLATION, Checked, examine, image_names
 from kestrel.build.collect import (
+    CONTEXT,
     DOWNLOAD,
     MOUNT,
     REPOSITORY,
@@ -238,7 +239,7 @@ class Builder:
             for key, title, layer, used, where in self.cache.held()
         ]
         held += self._tools.worker.mounts.held()
-        for name, kind in (("downloads", DOWNLOAD), ("repositories", REPOSITORY)):
+        for name, kind in (("downloads", DOWNLOAD), ("repositories", REPOSITORY), ("contexts", CONTEXT)):
             held += [replace(each, in_use=busy) for each in directories(self._root / name, kind)]
         return held
 

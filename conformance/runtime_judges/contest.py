@@ -16,7 +16,7 @@ from runtime_judges.suite import Suite, corpus
 from runtime_judges.tap import Result
 
 BUNDLE = "tests/contest/contest/bundle.tar.gz"
-TIMEOUT = 200  # seconds for a group; most need less than five
+TIMEOUT = 100  # seconds for a group; most need less than five
 GROUPS = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|runtime-test|test-v1-.*"
 
 _LINE = re.compile(r"^\d+ / \d+ : (.*) : (ok|not ok|skipped)$")
@@ -42,6 +42,8 @@ REASONS = (
     ("process_capabilities_bounding", "", ("it wants capabilities outside of the bounding set to be an error; "
      "crun's tests want them, and the kernel lets them be")),
     ("process_capabilities", "", "this machine does not have CAP_SYS_RESOURCE to give"),
+    ("seccomp_notify", "", ("it wants the agent to be told during `create`; here the filter is put in place last, at "
+     "`start`, because what waits for that is an interpreter, which needs more system calls than a profile may allow")),
 )  # fmt: skip
 
 
@@ -91,7 +93,7 @@ def read(name: str, output: str, code: int) -> Result:
     result = Result(name)
     kinds = {"ok": result.passed, "not ok": result.failed, "skipped": result.skipped}
     lines = output.splitlines()
-    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+    for line, following in zip(lines, [*lines[1:], ""], strict=False):
         found = _LINE.match(line)
         if found:
             test, verdict = found.groups()

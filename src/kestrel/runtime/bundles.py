@@ -269,3 +269,11 @@ def open_gate(place: str) -> "socket.socket | None":
     finally:
         os.close(fd)
     return connection
+
+
+def enter(record: Record) -> None:
+    """Be where hooks are to run: not in the caller's directory, which may be one of a container's (CVE-2025-23266)."""
+    try:
+        os.chdir(record.bundle)
+    except OSError:
+        os.chdir("/")  # somebody has removed it already

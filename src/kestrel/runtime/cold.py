@@ -8,9 +8,7 @@ caller's, and what is known of it lies on disk (`bundles.py`).
 from __future__ import annotations
 
 import os
-import select
 import signal
-import socket
 import time
 
 from kestrel.base.errors import (
@@ -19,16 +17,16 @@ from kestrel.base.errors import (
     InvalidArgument,
     KestrelError,
     NotFound,
-    Unavailable,
 )
 from kestrel.base.values import dataclass, replace
-from kestrel.linux import abi, cgroups, syscalls
+from kestrel.linux import abi, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import (
     agents,
     bundles,
     console,
+    ending,
     filters,
     groups,
     hooks,
@@ -46,11 +44,10 @@ from kestrel.runtime.messages import INHERITED, error_from_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Any
 
 STDIO = Stdio(stdin=0, stdout=1, stderr=2)
-PATIENCE = 10.0  # seconds for killed processes to go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,20 +75,6 @@ class Made:
     pidfd: int
     master: int
     warnings: tuple[str, ...] = ()
-
-
-def hierarchy() -> Hierarchy | None:
-    """Return the control groups of this machine, None where there are none."""
-    try:
-        return cgroups.detect()
-    except FileNotFoundError:
-        return None
-
-
-def group_of(record: Record) -> Group | None:
-    """Return a container's control group."""
-    found = hierarchy() if record.cgroup else None
-    return found.group(record.cgroup) if found is not None else None
 
 
 # --- create ---------------------------------------------------------------------------------------------------------
@@ -123,7 +106,7 @@ def _create(
         owner="root" if os.geteuid() == 0 else str(os.geteuid()),
         annotations=spec.get("annotations") or {},
     )
-    found = hierarchy() if wishes.cgroups else None
+    found = groups.hierarchy() if wishes.cgroups else None
     try:
         made = _plan(spec, record, found, root, wishes)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -272,8 +255,8 @@ class Creation:
                 os.waitpid(self._record.pid, 0)
             os.close(self._pidfd)
         if group is not None:
-            _empty(group)
-            _remove_group(group)
+            groups.empty(group)
+            groups.remove(group)
         if self._hooked:
             told = self._record.with_process(0).describe(state.STOPPED)
             for hook in self._hooks.get("poststop", ()):
@@ -321,12 +304,12 @@ def start(root: str, record: Record) -> None:
     if heard is not None:
         raise error_from_json(heard[0].get("error") or {})
     found = hooks.parse(spec)
-    _enter_bundle(record)
+    bundles.enter(record)
     try:
         hooks.run("poststart", found.get("poststart", ()), record.describe(state.RUNNING))
     except KestrelError:
         # runtime-spec 1.3, step 10: the container is stopped and destroyed, and the lifecycle goes on at poststop.
-        delete(root, record, force=True)
+        ending.delete(root, record, force=True)
         raise
 
 
@@ -366,7 +349,7 @@ def execute(
     )
     if task.cpus[0]:
         report.debug(f"affinity: {sum(1 << cpu for cpu in task.cpus[0]):#x}")
-    group = group_of(record)
+    group = groups.group_of(record)
     if below and group is not None:
         try:
             group = group.within(below)
@@ -420,143 +403,3 @@ def _joined(channel: Channel, wishes: Wishes, introduce: Callable[[int, Mapping[
     if not ready:
         raise Internal("the process ended before its program ran")
     return Made(pid=pid, pidfd=pidfd, master=master, warnings=warnings)
-
-
-# --- the end --------------------------------------------------------------------------------------------------------
-
-
-def kill(root: str, record: Record, number: int, *, everyone: bool = False) -> None:
-    """Send a signal to a container's first process, or to all its processes."""
-    now = bundles.status(root, record)
-    group = group_of(record)
-    # What shares the host's PID namespace does not end with its first process.
-    scattered = number == signal.SIGKILL and not record.own_pids
-    if group is not None and (everyone or (scattered and now == state.STOPPED and group.pids())):
-        _signal_all(group, number)
-        return
-    if now not in state.ALLOWED["kill"]:
-        raise FailedPrecondition("container not running", status=now)
-    try:
-        os.kill(record.pid, number)
-    except ProcessLookupError:
-        raise FailedPrecondition("process already finished") from None
-    if number == signal.SIGKILL and group is not None:
-        if scattered:
-            _signal_all(group, number)
-        if now == state.PAUSED:
-            group.freeze(False)
-
-
-def _signal_all(group: Group, number: int) -> None:
-    for pid in group.pids():
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-
-def delete(root: str, record: Record, *, force: bool = False) -> list[str]:
-    """Remove a container that has ended or never begun, with `force` any; return warnings."""
-    now = bundles.status(root, record)
-    if now not in (state.STOPPED, state.CREATED, state.CREATING) and not force:
-        raise FailedPrecondition(f"cannot delete container {record.id} that is not stopped: {now}", status=now)
-    if now != state.STOPPED and record.pid:
-        _end(record)
-    group = group_of(record)
-    if group is not None:
-        _empty(group)
-        _remove_group(group)
-    found: hooks.Hooks = {}
-    try:
-        found = hooks.parse(bundles.load_config(root, record.id))
-    except (KestrelError, OSError):
-        pass  # it was deleted half already
-    bundles.forget(root, record.id)
-    told = record.describe(state.STOPPED)
-    _enter_bundle(record)
-    said = ((hook.path, hooks.run_one(hook, told)) for hook in found.get("poststop", ()))
-    return [f"error running poststop hook {path}: {problem}" for path, problem in said if problem]
-
-
-def _enter_bundle(record: Record) -> None:
-    """Be where hooks are to run: not in the caller's directory, which may be one of a container's (CVE-2025-23266)."""
-    try:
-        os.chdir(record.bundle)
-    except OSError:
-        os.chdir("/")  # somebody has removed it already
-
-
-def _end(record: Record) -> None:
-    """Kill the first process and wait until it has ended (somebody else reaps it)."""
-    try:
-        pidfd = os.pidfd_open(record.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if bundles.start_time(record.pid) == record.started:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            group = group_of(record)
-            if group is not None and bundles.frozen(record.cgroup):
-                group.freeze(False)
-            select.select([pidfd], [], [], PATIENCE)
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
-
-
-def _empty(group: Group) -> None:
-    due = time.monotonic() + PATIENCE
-    while not group.kill():
-        if time.monotonic() > due:
-            raise Unavailable(f"processes of control group {group.path} do not die: {group.pids()}")
-        time.sleep(0.001)
-
-
-def _remove_group(group: Group) -> None:
-    due = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return group.remove()
-        except OSError:
-            if time.monotonic() > due:
-                raise
-            time.sleep(0.001)
-
-
-# --- what callers are handed ----------------------------------------------------------------------------------------
-
-
-def send_descriptor(path: str, fd: int, name: bytes) -> None:
-    """Connect to a socket and hand it a descriptor: a terminal's master, or a pidfd."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
-        try:
-            peer.connect(path)
-        except OSError as error:
-            raise InvalidArgument(f"socket {path}: {error.strerror}") from error
-        socket.send_fds(peer, [name], [fd])
-
-
-def write_pid(path: str, pid: int) -> None:
-    """Write a PID file in one step: who waits for it never reads half a number."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}")
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(str(pid))
-    os.replace(temporary, path)
-
-
-def check_preserved(count: int) -> int:
-    """Return how many descriptors from 3 on go to the program. Raises InvalidArgument: a missing one would be ours."""
-    for fd in range(3, 3 + count):
-        try:
-            os.fstat(fd)
-        except OSError:
-            raise InvalidArgument(f"please check that preserved-fd {fd - 2} (of {count}) is present") from None
-    return count
-
-
-def processes(record: Record) -> Sequence[int]:
-    """Return the processes of a container."""
-    group = group_of(record)
-    return group.pids() if group is not None else [record.pid]

@@ -10,7 +10,7 @@ from typing import Any
 from kestrel.base import plainjson
 from kestrel.base.errors import InvalidArgument
 from kestrel.oci import runtime_shape
-from kestrel.runtime import bundles, cold
+from kestrel.runtime import bundles, groups
 from kestrel.runtime.arguments import Options
 from kestrel.runtime.bundles import Record
 
@@ -88,7 +88,7 @@ def seconds(text: str) -> float:
 
 def event(record: Record) -> dict[str, Any]:
     """Return a container's use of resources, in the form of runc's `events --stats`; what is not counted is absent."""
-    group = cold.group_of(record)
+    group = groups.group_of(record)
     if group is None:
         return {"type": "stats", "id": record.id, "data": {}}
     found = group.stats()
@@ -108,7 +108,7 @@ def event(record: Record) -> dict[str, Any]:
 
 def follow(record: Record, pause: float) -> Iterator[dict[str, Any]]:
     """Yield a container's use of resources every `pause` seconds, and that it ran out of memory, until it has ended."""
-    group = cold.group_of(record)
+    group = groups.group_of(record)
     watch = group.oom_watch() if group is not None else None
     poll, pidfd = select.poll(), os.pidfd_open(record.pid)
     poll.register(pidfd, select.POLLIN)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from kestrel.base.errors import FailedPrecondition, InvalidArgument
+import time
+
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, Unavailable
+from kestrel.linux import cgroups
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.runtime import bundles, resources
+from kestrel.runtime.bundles import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
+
+PATIENCE = 10.0  # seconds for killed processes to go
 
 
 def make(hierarchy: Hierarchy, path: str, linux: Mapping[str, Any]) -> Group:
@@ -60,3 +66,44 @@ def change(group: Group, wanted: Mapping[str, Any]) -> None:
         group.limit(limits)
     except OSError as error:
         raise InvalidArgument(f"{error.strerror}: {error.filename}", hint="the kernel refused a limit") from error
+
+
+def hierarchy() -> Hierarchy | None:
+    """Return the control groups of this machine, None where there are none."""
+    try:
+        return cgroups.detect()
+    except FileNotFoundError:
+        return None
+
+
+def group_of(record: Record) -> Group | None:
+    """Return a container's control group."""
+    found = hierarchy() if record.cgroup else None
+    return found.group(record.cgroup) if found is not None else None
+
+
+def processes(record: Record) -> Sequence[int]:
+    """Return the processes of a container."""
+    group = group_of(record)
+    return group.pids() if group is not None else [record.pid]
+
+
+def empty(group: Group) -> None:
+    """Kill what is in a group, and return when all is gone. Raises Unavailable."""
+    due = time.monotonic() + PATIENCE
+    while not group.kill():
+        if time.monotonic() > due:
+            raise Unavailable(f"processes of control group {group.path} do not die: {group.pids()}")
+        time.sleep(0.001)
+
+
+def remove(group: Group) -> None:
+    """Remove a group, as soon as the kernel has let go of its last process."""
+    due = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return group.remove()
+        except OSError:
+            if time.monotonic() > due:
+                raise
+            time.sleep(0.001)

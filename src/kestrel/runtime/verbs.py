@@ -60,7 +60,7 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
 
 
 def _wishes(options: Options, *, foreground: bool) -> "Wishes":
-    from kestrel.runtime import cold, console
+    from kestrel.runtime import cold, console, handed
 
     told = os.environ.get("LISTEN_FDS", "")
     listening = int(told) if told.isascii() and told.isdigit() and len(told) < 6 else 0
@@ -68,7 +68,7 @@ def _wishes(options: Options, *, foreground: bool) -> "Wishes":
         cgroups=options.text("cgroup-manager") != "disabled",
         keyring=not options.on("no-new-keyring"),
         listening=listening,
-        preserved=cold.check_preserved(listening + options.number("preserve-fds")),
+        preserved=handed.check_preserved(listening + options.number("preserve-fds")),
         pivot=not options.on("no-pivot"),
         size=console.size() if foreground else (0, 0),
         carried=foreground and not options.text("console-socket"),
@@ -87,18 +87,18 @@ def _check_terminal(options: Options, process: "dict[str, Any]", *, foreground: 
 
 def _hand_over(root: str, record: Record, made: "Made", options: Options) -> int:
     """Give the caller of a process what it asked for; the PID file last, since it means that all is ready."""
-    from kestrel.runtime import cold
+    from kestrel.runtime import ending, handed
 
     try:
         report.warnings(made.warnings)
         if made.master >= 0 and options.text("console-socket"):
-            cold.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
+            handed.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
         if options.text("pidfd-socket"):
-            cold.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
+            handed.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
         if options.text("pid-file"):
-            cold.write_pid(options.text("pid-file"), made.pid)
+            handed.write_pid(options.text("pid-file"), made.pid)
     except BaseException:
-        cold.delete(root, record, force=True)
+        ending.delete(root, record, force=True)
         raise
     return 0
 
@@ -113,7 +113,7 @@ def do_start(root: str, options: Options) -> int:
 
 def do_run(root: str, options: Options) -> int:
     """Create and start; in the foreground also wait, and delete."""
-    from kestrel.runtime import cold
+    from kestrel.runtime import cold, ending
 
     detached = options.on("detach")
     record, made = _create(root, options, foreground=not detached)
@@ -122,13 +122,13 @@ def do_run(root: str, options: Options) -> int:
         cold.start(root, record)
     except BaseException:
         if os.path.exists(bundles.directory(root, record.id)):
-            cold.delete(root, record, force=True)
+            ending.delete(root, record, force=True)
         raise
     if detached:
         return 0
     code = _wait(made, options)
     if not options.on("keep"):
-        report.warnings(cold.delete(root, record, force=True))
+        report.warnings(ending.delete(root, record, force=True))
     return code
 
 
@@ -150,11 +150,11 @@ def do_state(root: str, options: Options) -> int:
 
 def do_kill(root: str, options: Options) -> int:
     """Send a signal."""
-    from kestrel.runtime import cold
+    from kestrel.runtime import ending
 
     record = _container(root, options)
     name = options.words[1] if len(options.words) > 1 else "SIGTERM"
-    cold.kill(root, record, signal_number(name), everyone=options.on("all"))
+    ending.kill(root, record, signal_number(name), everyone=options.on("all"))
     return 0
 
 
@@ -175,7 +175,7 @@ def signal_number(name: str) -> int:
 
 def do_delete(root: str, options: Options) -> int:
     """Remove a container."""
-    from kestrel.runtime import cold
+    from kestrel.runtime import ending
 
     force = options.on("force")
     try:
@@ -185,7 +185,7 @@ def do_delete(root: str, options: Options) -> int:
             raise
         bundles.forget(root, options.words[0])  # what a creation that was killed has left
         return 0
-    report.warnings(cold.delete(root, record, force=force))
+    report.warnings(ending.delete(root, record, force=force))
     return 0
 
 
@@ -200,13 +200,13 @@ def do_resume(root: str, options: Options) -> int:
 
 
 def _freeze(root: str, options: Options, verb: str, *, frozen: bool) -> int:
-    from kestrel.runtime import cold
+    from kestrel.runtime import groups
 
     record = _container(root, options)
     now = bundles.status(root, record)
     if now not in (state.ALLOWED[verb] if verb == "resume" else (state.RUNNING, state.CREATED)):
         raise FailedPrecondition(f"container not {'running' if frozen else 'paused'}", status=now)
-    group = cold.group_of(record)
+    group = groups.group_of(record)
     if group is None:
         raise FailedPrecondition(f"container {record.id} has no control group and cannot be paused")
     group.freeze(frozen)
@@ -218,7 +218,7 @@ def _freeze(root: str, options: Options, verb: str, *, frozen: bool) -> int:
 
 def do_exec(root: str, options: Options) -> int:
     """Run another program in a running container."""
-    from kestrel.runtime import cold, joining
+    from kestrel.runtime import cold, handed, joining
 
     record = _container(root, options)
     detached = options.on("detach")
@@ -237,11 +237,11 @@ def do_exec(root: str, options: Options) -> int:
     )
     report.warnings(made.warnings)
     if made.master >= 0 and options.text("console-socket"):
-        cold.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
+        handed.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
     if options.text("pidfd-socket"):
-        cold.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
+        handed.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
     if options.text("pid-file"):
-        cold.write_pid(options.text("pid-file"), made.pid)
+        handed.write_pid(options.text("pid-file"), made.pid)
     return 0 if detached else _wait(made, options)
 
 
@@ -285,11 +285,11 @@ def _check_format(options: Options) -> None:
 
 def do_ps(root: str, options: Options) -> int:
     """List the processes of a container, as `ps -ef` shows them or as JSON numbers."""
-    from kestrel.runtime import cold
+    from kestrel.runtime import groups
 
     record = _container(root, options)
     _check_format(options)
-    pids = list(cold.processes(record))
+    pids = list(groups.processes(record))
     if options.text("format") == "json":
         sys.stdout.write(plainjson.dumps(pids) + "\n")
         return 0
@@ -325,13 +325,13 @@ def do_events(root: str, options: Options) -> int:
 
 def do_update(root: str, options: Options) -> int:
     """Change a container's limits."""
-    from kestrel.runtime import cold, figures, groups
+    from kestrel.runtime import figures, groups
 
     record = _container(root, options)
     now = bundles.status(root, record)
     if now not in state.ALLOWED["update"]:
         raise FailedPrecondition("container not running", status=now)
-    group = cold.group_of(record)
+    group = groups.group_of(record)
     if group is None:
         raise FailedPrecondition(f"container {record.id} has no control group and so no limits")
     groups.change(group, figures.wanted(options))

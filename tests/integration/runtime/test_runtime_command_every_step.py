@@ -34,7 +34,7 @@ BEFORE = {
 }
 """Commands, and what must have been done before."""
 SHORT = {"run": ["true"]}
-REMOVING = ("cold.delete", "cold.group_of", "bundles.forget", "Creation.undo")
+REMOVING = ("ending.delete", "groups.group_of", "bundles.forget", "Creation.undo")
 """What takes things back; if that fails, it has to be asked for once more."""
 
 

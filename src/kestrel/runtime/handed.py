@@ -1,0 +1,37 @@
+"""What callers of the command are handed, and what they hand on: descriptors over sockets, PID files, open files."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from kestrel.base.errors import InvalidArgument
+
+
+def send_descriptor(path: str, fd: int, name: bytes) -> None:
+    """Connect to a socket and hand it a descriptor: a terminal's master, or a pidfd."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        try:
+            peer.connect(path)
+        except OSError as error:
+            raise InvalidArgument(f"socket {path}: {error.strerror}") from error
+        socket.send_fds(peer, [name], [fd])
+
+
+def write_pid(path: str, pid: int) -> None:
+    """Write a PID file in one step: who waits for it never reads half a number."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}")
+    with open(temporary, "w", encoding="ascii") as file:
+        file.write(str(pid))
+    os.replace(temporary, path)
+
+
+def check_preserved(count: int) -> int:
+    """Return how many descriptors from 3 on go to the program. Raises InvalidArgument: a missing one would be ours."""
+    for fd in range(3, 3 + count):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise InvalidArgument(f"please check that preserved-fd {fd - 2} (of {count}) is present") from None
+    return count

@@ -15,6 +15,7 @@ Only for a process with one thread (research/runtime section 4, row 29).
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 
@@ -218,7 +219,12 @@ def _go_between(target: int, make: Callable[[], Process], child: Child, size: tu
         os.close(target)
     pid, pidfd = syscalls.clone3(abi.CLONE_PARENT, exit_signal=0)
     if pid:
-        child.channel.send({"pid": pid}, [pidfd])
+        try:
+            child.channel.send({"pid": pid}, [pidfd])
+        except BaseException:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # nobody else knows of it
+            select.select([pidfd], [], [])
+            raise
         os._exit(0)
     _taken = init.seal()
     if child.apart is None:

@@ -51,8 +51,9 @@ def require(operation: str, status: str, container_id: str) -> None:
     """Raise FailedPrecondition unless the operation may be done in that state."""
     if status in ALLOWED[operation]:
         return
-    usual = "container not running" if operation == "kill" else f"cannot {operation} a container that is {status}"
-    sentence = _SENTENCES.get((operation, status), usual)
+    sentence = _SENTENCES.get((operation, status), f"cannot {operation} a container that is {status}")
+    if operation == "kill" or (operation, status) == ("exec", CREATED):
+        sentence = "container not running"
     raise FailedPrecondition(f"{sentence}: {container_id} is {status}", status=status)
 
 

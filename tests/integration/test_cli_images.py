@@ -131,3 +131,18 @@ def test_bootstrap_makes_a_base_image_of_debian_packages(platform: Instance) -> 
     assert answer.json()["names"] == ["debian:own"]
     assert platform("run", "--rm", "debian:own", "cat", "/etc/debian_version").out
     platform("rmi", "debian:own")
+
+
+def test_a_build_s_commands_find_hosts_and_have_limits(platform: Instance, tmp_path: Path) -> None:
+    limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null >/limit"
+    (tmp_path / "Dockerfile").write_text(f"FROM box\nRUN grep db.test /etc/hosts >/hosts; {limit}; true\n")
+    build = ("build", "-q", "-t", "limited", "--add-host", "db.test:10.9.8.7")
+    platform(*build, "--memory", "64m", "--cpus", "0.5", str(tmp_path))
+    found = platform("run", "--rm", "limited", "cat", "/hosts", "/limit").out
+    assert "10.9.8.7" in found
+    assert str(64 << 20) in found
+    again = platform("build", "--json", "--add-host", "db.test:10.9.8.7", str(tmp_path)).json()
+    assert [step["cached"] for step in again["steps"]] == [True]
+    other = platform("build", "--json", "--add-host", "db.test:10.9.8.6", str(tmp_path)).json()
+    assert [step["cached"] for step in other["steps"]] == [False]
+    assert "invalid host" in platform(*build[:-1], "db.test:nowhere", str(tmp_path), code=2).err

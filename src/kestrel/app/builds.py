@@ -12,7 +12,7 @@ from typing import Any
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.build.executor import Output, Process, Ran, Run
-from kestrel.engine import Engine, Mount, Step
+from kestrel.engine import Engine, Mount, Resources, Step
 from kestrel.images import ImageService
 from kestrel.images import bootstrap as debian
 from kestrel.oci.config import ImageConfig
@@ -52,6 +52,7 @@ def _step(run: Run) -> Step:
         mounts=tuple(
             Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size) for m in run.mounts
         ),
+        resources=Resources(memory=run.limits.memory, cpu_millis=run.limits.cpu_millis),
     )
 
 

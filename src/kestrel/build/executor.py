@@ -32,6 +32,14 @@ class RunMount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a command may use, 0 being no limit: memory in bytes, processors in thousandths of one."""
+
+    memory: int = 0
+    cpu_millis: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One command to run in a snapshot.
 
@@ -50,6 +58,7 @@ class Run:
     hostname: str = "buildkitsandbox"
     hosts: tuple[tuple[str, str], ...] = ()
     mounts: tuple[RunMount, ...] = ()
+    limits: Limits = Limits()
     users: range | None = None
 
 

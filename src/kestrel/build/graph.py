@@ -73,6 +73,7 @@ class Execute:
     cwd: str
     user: str
     network: str
+    hosts: tuple[tuple[str, str], ...] = ()
     mounts: tuple["MountInput", ...] = ()
     script: str = ""
     unkeyed: frozenset[str] = frozenset()

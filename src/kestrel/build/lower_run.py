@@ -38,6 +38,7 @@ def lower_run(stage: Lowering, instruction: ins.Run) -> None:
         cwd=stage.cwd,
         user=stage.config.user,
         network=stage.network if instruction.network == "default" else instruction.network,
+        hosts=stage.hosts,
         mounts=tuple(_mount(stage, instruction, text) for text in instruction.mounts),
         script=script,
         unkeyed=frozenset(stage.scope.proxies()),

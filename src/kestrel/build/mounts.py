@@ -21,7 +21,7 @@ from kestrel.base.files import private_directory
 from kestrel.build.agents import Agent
 from kestrel.build.collect import MOUNT, Held, directories, remember, remove
 from kestrel.build.copy import Writer
-from kestrel.build.executor import RunMount
+from kestrel.build.executor import Limits, RunMount
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import Execute, MountInput
 from kestrel.build.lower_run import SCRIPT_DIRECTORY
@@ -30,10 +30,11 @@ from kestrel.dockerfile.instructions import Mount
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the request hands to commands, by id: files with secrets, sockets of ssh agents."""
+    """What the request hands to commands: by id files with secrets and sockets of ssh agents; what each may use."""
 
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
     renewed: set[str] | None = None
     """Caches that this build has begun anew; None when it takes them as they are. A build without cache starts each
     cache over, once, as docker does."""

@@ -68,6 +68,7 @@ class Planner:
     predefined: Mapping[str, str]
     epoch: int | None = None
     network: str = "default"
+    hosts: tuple[tuple[str, str], ...] = ()
     host_network: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     _done: dict[int, Lowering] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Planner:
             epoch=own,
             find=lambda name: self._origin(name, index),
             network=self.network,
+            hosts=self.hosts,
             host_network=self.host_network,
         )
 

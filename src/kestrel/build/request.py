@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrel.base.errors import InvalidArgument, NotFound, nearest
+from kestrel.build.executor import Limits
 from kestrel.build.lower_from import Outline
 from kestrel.build.outputs import Output
 from kestrel.build.tree import Tree
@@ -27,8 +28,9 @@ class BuildRequest:
     whatever the Dockerfile calls by its name. `images` and `times` are the names of contexts that are images, and
     the times (seconds) of those that have one. `source_date_epoch` is the time in seconds that files are clamped
     to; None takes the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network`
-    is what RUN gets without a flag of its own, `allow` the rights that it may ask for (HOST_NETWORK). `secrets`
-    maps ids to files, `ssh` ids to sockets of agents.
+    is what RUN gets without a flag of its own, `allow` the rights that it may ask for (HOST_NETWORK). `hosts` are names
+    and addresses that RUN finds in /etc/hosts, `limits` what each RUN may use; only the former count for the cache.
+    `secrets` maps ids to files, `ssh` ids to sockets of agents.
     """
 
     context: Path | str
@@ -41,6 +43,8 @@ class BuildRequest:
     pull: bool = False
     network: str = "default"
     allow: frozenset[str] = frozenset()
+    hosts: tuple[tuple[str, str], ...] = ()
+    limits: Limits = field(default_factory=Limits)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, Path | str] = field(default_factory=dict)

@@ -182,6 +182,7 @@ class Builder:
                 no_cache=request.no_cache,
                 secrets=request.secrets,
                 ssh=request.ssh,
+                limits=request.limits,
                 on_failure=on_failure,
             )
             self._solvers.add(solver)
@@ -358,6 +359,7 @@ class Builder:
             predefined=predefined,
             epoch=epoch,
             network=request.network or "default",
+            hosts=request.hosts,
             host_network=HOST_NETWORK in request.allow,
             labels=request.labels,
         )

@@ -20,6 +20,7 @@ from kestrel.base.errors import DataLoss, InvalidArgument, KestrelError, NotFoun
 from kestrel.build.cache import Cache, Layer, Slot, StepRecord, key_of
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Done, Emit, Event, Failed, Reused, Started, Warned
+from kestrel.build.executor import Limits
 from kestrel.build.explain import explain
 from kestrel.build.failed import OnFailure
 from kestrel.build.flights import Flights
@@ -96,6 +97,7 @@ class Solver:
     no_cache: bool = False
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
     on_failure: OnFailure | None = None
     results: dict[Step, StepResult] = field(default_factory=dict)
     _layers: dict[Step, LayerList] = field(default_factory=dict)
@@ -246,7 +248,12 @@ class Solver:
         return await tools.flights.join(flight, work, lambda event: self.emit(_retold(event, step)))
 
     def _given(self) -> Given:
-        return Given(secrets=self.secrets, ssh=self.ssh, renewed=self._renewed if self.no_cache else None)
+        return Given(
+            secrets=self.secrets,
+            ssh=self.ssh,
+            limits=self.limits,
+            renewed=self._renewed if self.no_cache else None,
+        )
 
     async def _tell_keys(self, step: Step, layer: Layer) -> None:
         """Warn of keys in a layer that the image gets; one that was not looked at yet is read for it, once."""
@@ -376,6 +383,7 @@ def _run_inputs(operation: Execute, gatherings: Mapping[int, Gathering]) -> dict
         "cwd": operation.cwd,
         "user": operation.user,
         "network": operation.network,
+        **({"hosts": [list(pair) for pair in operation.hosts]} if operation.hosts else {}),
         "script": hashlib.sha256(operation.script.encode("utf-8", "surrogateescape")).hexdigest()
         if operation.script
         else "",

@@ -151,7 +151,9 @@ class Worker:
                 cwd=operation.cwd,
                 user=operation.user,
                 network=operation.network,
+                hosts=operation.hosts,
                 mounts=mounts,
+                limits=given.limits,
             )
             ran = await self.executor.run(run, lines.feed)
             lines.flush()

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kestrel.build import FailedRun
 from kestrel.build.collect import WEEK, Policy
 from kestrel.build.contexts import is_elsewhere
 from kestrel.build.events import Entered
+from kestrel.build.executor import Limits
 from kestrel.build.outputs import parse_output
 from kestrel.build.request import HOST_NETWORK
 from kestrel.control.images import Relay, relayed
@@ -203,6 +205,10 @@ def _request(request: BuildRequest) -> Build:
         no_cache=request.no_cache,
         pull=request.pull,
         network=request.network or "default",
+        hosts=tuple(_host(text) for text in request.hosts),
+        limits=Limits(
+            memory=parse_size(request.memory) if request.memory else 0, cpu_millis=round(request.cpus * 1000)
+        ),
         allow=frozenset(_right(text) for text in request.allow),
         secrets=dict(_secret(text) for text in request.secrets),
         ssh=dict(_agent(text) for text in request.ssh),
@@ -217,6 +223,14 @@ def _pair(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise InvalidArgument(f"invalid build argument {text!r}", hint="write NAME=VALUE")
     return name, value
+
+
+def _host(text: str) -> tuple[str, str]:
+    name, _, address = text.partition("=" if "=" in text else ":")
+    try:
+        return name, str(ip_address(address.strip("[]")))
+    except ValueError:
+        raise InvalidArgument(f"invalid host {text!r}", hint="write NAME:ADDRESS") from None
 
 
 def _secret(text: str) -> tuple[str, Path]:

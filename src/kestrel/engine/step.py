@@ -7,13 +7,22 @@ that is interrupted is simply run again, and strays are swept at the next start.
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from kestrel.engine import ranges, users
 from kestrel.engine import sandbox as sandboxes
 from kestrel.engine import spec as specs
 from kestrel.engine.facts import identity_in
-from kestrel.engine.model import Container, ContainerConfig, ContainerState, Mount, Sandbox, SandboxConfig, Security
+from kestrel.engine.model import (
+    Container,
+    ContainerConfig,
+    ContainerState,
+    Mount,
+    Resources,
+    Sandbox,
+    SandboxConfig,
+    Security,
+)
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
 from kestrel.engine.shims import Session
@@ -44,6 +53,7 @@ class Step:
     hostname: str = ""
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    resources: Resources = field(default_factory=Resources)
     users: range | None = None
     tty: bool = False
     stdin: bool = False
@@ -93,6 +103,7 @@ async def _started(parts: Parts, step: Step) -> AsyncIterator[tuple[Session, ran
             tty=step.tty,
             stdin=step.stdin,
             mounts=step.mounts,
+            resources=step.resources,
             sandbox=sandbox.id,
             security=Security(user=step.user),
         )

@@ -188,6 +188,9 @@ class Shim:
             shim._hello(*await future)
             # Until it has heard this, a shim ends when we go: nobody else knows of it.
             await _send(sock, channel.encode({"id": 0, "do": "keep"}))
+        except OSError as error:
+            shim._close()
+            raise Unavailable("the shim ended as soon as it was made", directory=str(directory)) from error
         except BaseException:
             shim._close()
             raise

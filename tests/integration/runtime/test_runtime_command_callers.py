@@ -48,6 +48,21 @@ def test_a_process_joins_groups_below_the_containers(runtime: Any) -> None:
     assert f":pids:/{runtime.cgroup}\n" in groups
 
 
+def test_processes_are_born_in_version_2s_group_where_it_is_mounted_beside_version_1(runtime: Any) -> None:
+    """To be moved there they would wait for a grace period of the kernel."""
+    if not Path("/sys/fs/cgroup/unified").exists():
+        pytest.skip("the control groups here are not hybrid")
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert f"0::/{runtime.cgroup}\n" in runtime.ok("exec", "one", "sh", "-c", "cat /proc/1/cgroup")
+    assert f"0::/{runtime.cgroup}\n" in runtime.ok("exec", "one", "sh", "-c", "cat /proc/self/cgroup")
+    joiners = cgroups.detect().group(runtime.cgroup).joiners()
+    try:
+        assert {os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) for fd in joiners} == {"tasks"}
+    finally:
+        for fd in joiners:
+            os.close(fd)
+
+
 def test_home_is_the_users_when_nobody_set_it(runtime: Any) -> None:
     with (runtime.bundle / "rootfs/etc/passwd").open("a") as file:
         file.write("tester:x:2000:2000::/home/tester:/bin/sh\n")

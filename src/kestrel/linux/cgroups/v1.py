@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 WANTED = ("devices", "memory", "pids", "cpu", "cpuacct", "freezer")
 """Controllers of version 1 that every group gets; cpuset, blkio and hugetlb only when a limit asks for them."""
 
+UNIFIED = "unified"
+"""Where systemd mounts version 2's hierarchy, without controllers, beside those of version 1."""
+
 KNOWN = (
     "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
-    "perf_event", "rdma", "misc", "systemd", "unified",
+    "perf_event", "rdma", "misc", "systemd", UNIFIED,
 )  # fmt: skip
 """Where hierarchies are mounted: a controller each, systemd's own without any, and version 2 beside them ("hybrid")."""
 
@@ -131,15 +134,18 @@ class V1Group:
                 raise ValueError(f"unknown controller {name}")
         return V1Group(self._hierarchy, self.path, {name: path and checked(path) for name, path in below.items()})
 
+    def _joined(self, name: str) -> str:
+        """Return the directory that is joined in a hierarchy, empty where the group is not in it."""
+        top = f"{self._roots[name]}/{self.path}"
+        return f"{top}/{self._below.get(name, self._below.get('', ''))}" if exists(top) else ""
+
     def joiners(self) -> list[int]:
-        """Open the `tasks` file of every hierarchy; of version 2, which has none, `cgroup.procs`."""
+        """Open the `tasks` file of every hierarchy but version 2's, which has none."""
         opened: list[int] = []
         try:
-            for name, root in self._roots.items():
-                if exists(f"{root}/{self.path}"):
-                    below = self._below.get(name, self._below.get("", ""))
-                    file = "cgroup.procs" if name == "unified" else "tasks"
-                    opened.append(os.open(f"{root}/{self.path}/{below}/{file}", os.O_WRONLY | os.O_CLOEXEC))
+            for name in self._roots:
+                if name != UNIFIED and (directory := self._joined(name)):
+                    opened.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except BaseException:
             for fd in opened:  # a comprehension would lose what it had opened
                 os.close(fd)
@@ -147,8 +153,9 @@ class V1Group:
         return opened
 
     def directory(self) -> int:
-        """Version 1 has no CLONE_INTO_CGROUP."""
-        return -1
+        """Open the directory in version 2's hierarchy, where that is mounted beside the others."""
+        directory = self._joined(UNIFIED) if UNIFIED in self._roots else ""
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if directory else -1
 
     def attach(self, pid: int) -> None:
         """Move a process by its number."""

@@ -112,7 +112,7 @@ class Group(Protocol):
         """Descriptors the child writes b"0" to, to join; the caller closes them. Empty on version 2."""
 
     def directory(self) -> int:
-        """A descriptor for CLONE_INTO_CGROUP, which the caller closes; -1 on version 1."""
+        """A descriptor for CLONE_INTO_CGROUP, which the caller closes; -1 where version 2 does not have the group."""
 
     def attach(self, pid: int) -> None:
         """Move a running process in. Slow on version 1."""

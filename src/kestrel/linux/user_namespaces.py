@@ -10,9 +10,8 @@ namespace can be configured by that one's root, and by no other but the host's. 
 
 import errno
 import os
-import signal
 
-from kestrel.linux import abi, syscalls
+from kestrel.linux import abi, signals, syscalls
 
 Range = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in a line of /proc/PID/uid_map."""
@@ -32,7 +31,7 @@ def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0
         os.waitpid(pid, abi.WALL)
 
 
-def born(namespaces: int, *, exit_signal: int = signal.SIGCHLD) -> tuple[int, int]:
+def born(namespaces: int, *, exit_signal: int = signals.SIGCHLD) -> tuple[int, int]:
     """Start a process in a new user namespace without maps, and in others that belong to it; return its pid and pidfd.
 
     It sleeps until `take` ends it, or its parent's end does.
@@ -41,9 +40,9 @@ def born(namespaces: int, *, exit_signal: int = signal.SIGCHLD) -> tuple[int, in
     pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | namespaces, exit_signal=exit_signal)
     if pid == 0:
         try:
-            syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+            syscalls.prctl(abi.PR_SET_PDEATHSIG, signals.SIGKILL)
             while os.getppid() == parent:  # it may have ended before that was asked for
-                signal.pause()
+                signals.pause()
         finally:
             os._exit(0)
     return pid, pidfd
@@ -59,7 +58,7 @@ def take(pidfd: int, uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, en
             syscalls.setns(pidfd, enter)
         return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signals.pidfd_send_signal(pidfd, signals.SIGKILL)
 
 
 def maps(namespace: int) -> "tuple[tuple[Range, ...], tuple[Range, ...]]":
@@ -71,7 +70,7 @@ def maps(namespace: int) -> "tuple[tuple[Range, ...], tuple[Range, ...]]":
             syscalls.setns(namespace, abi.CLONE_NEWUSER)
             os.write(writer, b".")
             while True:
-                signal.pause()
+                signals.pause()
         finally:
             os._exit(0)
     os.close(writer)
@@ -81,7 +80,7 @@ def maps(namespace: int) -> "tuple[tuple[Range, ...], tuple[Range, ...]]":
         return _read(f"/proc/{_number(pidfd)}/uid_map"), _read(f"/proc/{_number(pidfd)}/gid_map")
     finally:
         os.close(reader)
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        signals.pidfd_send_signal(pidfd, signals.SIGKILL)
         os.close(pidfd)
         os.waitpid(pid, abi.WALL)
 

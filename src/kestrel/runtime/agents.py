@@ -8,11 +8,11 @@ Container Process State").
 from __future__ import annotations
 
 import os
-import socket
 
 from kestrel.base import plainjson
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import syscalls
+from kestrel.linux import sockets, syscalls
+from kestrel.runtime import channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ def introduce(profile: Mapping[str, Any], pid: int, number: int, state: Mapping[
     finally:
         os.close(pidfd)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        with sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as agent:
             agent.connect(path)
-            socket.send_fds(agent, [plainjson.dumps(told).encode()], [listener])
+            channel.send_some(agent, plainjson.dumps(told).encode(), [listener])
     except OSError as error:
         raise InvalidArgument(
             f"failed to connect with seccomp agent {path}: {error.strerror}", hint="is it running?"

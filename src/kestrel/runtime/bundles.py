@@ -19,9 +19,10 @@ from kestrel.runtime import state
 
 TYPE_CHECKING = False  # typing and its like cost more than `state` has to do
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
     from typing import Any
+
+    from kestrel.linux import sockets
 
 ROOT = "/run/kestrel-runtime"
 STATE, CONFIG, GATE = "state.json", "config.json", "start.sock"
@@ -234,11 +235,11 @@ def frozen(path: str) -> bool:
 # --- the gate -------------------------------------------------------------------------------------------------------
 
 
-def make_gate(place: str) -> "socket.socket":
+def make_gate(place: str) -> "sockets.Socket":
     """Return the listening socket at which a container's first process will wait."""
-    import socket
+    from kestrel.linux import sockets
 
-    gate = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    gate = sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         gate.bind(f"/proc/self/fd/{fd}/{GATE}")  # a socket's path has 107 bytes at most, a directory's more
@@ -252,11 +253,11 @@ def make_gate(place: str) -> "socket.socket":
     return gate
 
 
-def open_gate(place: str) -> "socket.socket | None":
+def open_gate(place: str) -> "sockets.Socket | None":
     """Connect to a container that waits, so that nobody else can; None when it does not wait any more."""
-    import socket
+    from kestrel.linux import sockets
 
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection = sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         connection.connect(f"/proc/self/fd/{fd}/{GATE}")

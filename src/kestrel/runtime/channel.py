@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import array
 import os
-import socket
 import struct
 
 from kestrel.base import plainjson
+from kestrel.linux import sockets
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,29 +69,29 @@ class Decoder:
         self._descriptors = []
 
 
-def receive(sock: socket.socket, size: int = 65536) -> tuple[bytes, list[int]]:
+def receive(sock: sockets.Socket, size: int = 65536) -> tuple[bytes, list[int]]:
     """Read once: bytes (empty at the end) and the descriptors that came along, close-on-exec."""
-    space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-    data, ancillary, _flags, _address = sock.recvmsg(size, space, socket.MSG_CMSG_CLOEXEC)
+    space = sockets.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    data, ancillary, _flags, _address = sock.recvmsg(size, space, sockets.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+        if level == sockets.SOL_SOCKET and kind == sockets.SCM_RIGHTS:
             descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
     return data, list(descriptors)
 
 
-def send_some(sock: socket.socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
+def send_some(sock: sockets.Socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
     """Write once and return how many bytes went; the descriptors go with the first byte."""
     if not descriptors:
-        return sock.send(data, socket.MSG_NOSIGNAL)
+        return sock.send(data, sockets.MSG_NOSIGNAL)
     rights = array.array("i", descriptors)
-    return sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], socket.MSG_NOSIGNAL)
+    return sock.sendmsg([data], [(sockets.SOL_SOCKET, sockets.SCM_RIGHTS, rights)], sockets.MSG_NOSIGNAL)
 
 
 class Channel:
     """One end of a connection, blocking."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: sockets.Socket) -> None:
         self.socket = sock
         self._decoder = Decoder()
         self._ready: list[tuple[Message, list[int]]] = []
@@ -131,7 +131,7 @@ class Channel:
             self.send(message, descriptors)
         except OSError:
             try:
-                self.socket.shutdown(socket.SHUT_RDWR)
+                self.socket.shutdown(sockets.SHUT_RDWR)
             except OSError:
                 pass  # it was gone
 
@@ -141,6 +141,6 @@ class Channel:
         self.socket.close()
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def pair() -> tuple[sockets.Socket, sockets.Socket]:
     """Return two connected stream sockets, both close-on-exec."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    return sockets.pair(sockets.AF_UNIX, sockets.SOCK_STREAM)

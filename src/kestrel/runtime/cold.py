@@ -8,7 +8,6 @@ caller's, and what is known of it lies on disk (`bundles.py`).
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from kestrel.base.errors import (
@@ -19,7 +18,7 @@ from kestrel.base.errors import (
     NotFound,
 )
 from kestrel.base.values import dataclass, replace
-from kestrel.linux import abi, syscalls
+from kestrel.linux import abi, signals, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import (
@@ -251,7 +250,7 @@ class Creation:
         """Take back what was made, and go on with the hooks of the end if those of the beginning were run."""
         if self._pidfd >= 0:
             if self._record.pid:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signals.pidfd_send_signal(self._pidfd, signals.SIGKILL)
                 os.waitpid(self._record.pid, 0)
             os.close(self._pidfd)
         if group is not None:

@@ -6,9 +6,9 @@ A client that does not read what it is sent is cut off at a bound; it can come b
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
+from kestrel.linux import sockets
 from kestrel.runtime import channel, loop
 from kestrel.runtime.journal import note
 from kestrel.runtime.messages import error_to_json
@@ -27,7 +27,7 @@ LIMIT = 4 * 1024 * 1024  # bytes waiting for a client that does not read
 class Connection:
     """A connected client. `answer` and `fail` finish a request by its id."""
 
-    def __init__(self, events: loop.Loop, sock: socket.socket, handler: Handler, gone: Callable[[], None]) -> None:
+    def __init__(self, events: loop.Loop, sock: sockets.Socket, handler: Handler, gone: Callable[[], None]) -> None:
         self._loop = events
         self._socket = sock
         self._handler = handler
@@ -130,11 +130,13 @@ class Connection:
 class Listener:
     """The socket at a path that clients connect to: 0600, in a private directory, never abstract (CVE-2020-15257)."""
 
-    def __init__(self, events: loop.Loop, directory: str, name: str, accepted: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, events: loop.Loop, directory: str, name: str, accepted: Callable[[sockets.Socket], None]
+    ) -> None:
         self._loop = events
         self._path = f"{directory}/{name}"
         self._accepted = accepted
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket = sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         try:
             os.unlink(self._path)
         except FileNotFoundError:
@@ -156,7 +158,7 @@ class Listener:
             client, _ = self._socket.accept()
         except OSError:
             return  # it went away before we came to it
-        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        credentials = client.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
         _pid, uid, _gid = struct.unpack("3i", credentials)
         if uid not in (0, os.geteuid()):
             client.close()

@@ -3,16 +3,16 @@
 import fcntl
 import os
 import select
-import signal
 import struct
 import termios
 
-from kestrel.linux import abi
+from kestrel.linux import abi, signals
 
 FORWARDED = tuple(
     number
-    for number in signal.valid_signals()
-    if number not in (signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGURG, signal.SIGPIPE, signal.SIGWINCH)
+    for number in signals.valid_signals()
+    if number
+    not in (signals.SIGCHLD, signals.SIGKILL, signals.SIGSTOP, signals.SIGURG, signals.SIGPIPE, signals.SIGWINCH)
     and number < 32
 )
 
@@ -69,7 +69,7 @@ def forward_signals(pid: int) -> None:
             pass
 
     for number in FORWARDED:
-        signal.signal(number, hand_on)
+        signals.signal(number, hand_on)
 
 
 def follow(pidfd: int, master: int) -> None:
@@ -84,7 +84,7 @@ def follow(pidfd: int, master: int) -> None:
             fcntl.ioctl(master, abi.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     resize()
-    signal.signal(signal.SIGWINCH, resize)
+    signals.signal(signals.SIGWINCH, resize)
     with Raw():
         _carry(pidfd, master)
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import struct
 import time
 
 from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, KestrelError, Unimplemented
 from kestrel.base.values import dataclass, replace
-from kestrel.linux import abi
+from kestrel.linux import abi, signals
 from kestrel.linux.cgroups import Group, Hierarchy, OomWatch
 from kestrel.linux.mounts import opened
 from kestrel.linux.rootfs import Rootfs
@@ -108,7 +107,7 @@ class Container:
             parent.tell_groups(self._channel, self.group)
         except BaseException:
             if self._channel is not None:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, signals.SIGKILL)
                 self._channel.close()
             self._release()
             raise
@@ -250,7 +249,7 @@ class Container:
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
-        if number == signal.SIGKILL and self.status == state.PAUSED:
+        if number == signals.SIGKILL and self.status == state.PAUSED:
             self.freeze(frozen=False)
 
     def freeze(self, *, frozen: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
 from kestrel.base.errors import FailedPrecondition, KestrelError
+from kestrel.linux import signals
 from kestrel.linux.cgroups import Group
 from kestrel.runtime import bundles, groups, hooks, state
 from kestrel.runtime.bundles import Record
@@ -17,7 +17,7 @@ def kill(root: str, record: Record, number: int, *, everyone: bool = False) -> N
     now = bundles.status(root, record)
     group = groups.group_of(record)
     # What shares the host's PID namespace does not end with its first process.
-    scattered = number == signal.SIGKILL and not record.own_pids
+    scattered = number == signals.SIGKILL and not record.own_pids
     if group is not None and (everyone or (scattered and now == state.STOPPED and group.pids())):
         _signal_all(group, number)
         return
@@ -27,7 +27,7 @@ def kill(root: str, record: Record, number: int, *, everyone: bool = False) -> N
         os.kill(record.pid, number)
     except ProcessLookupError:
         raise FailedPrecondition("process already finished") from None
-    if number == signal.SIGKILL and group is not None:
+    if number == signals.SIGKILL and group is not None:
         if scattered:
             _signal_all(group, number)
         if now == state.PAUSED:
@@ -73,7 +73,7 @@ def _end(record: Record) -> None:
         return
     try:
         if bundles.start_time(record.pid) == record.started:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            signals.pidfd_send_signal(pidfd, signals.SIGKILL)
             group = groups.group_of(record)
             if group is not None and bundles.frozen(record.cgroup):
                 group.freeze(False)

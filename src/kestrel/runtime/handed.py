@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
 
 from kestrel.base.errors import InvalidArgument
+from kestrel.linux import sockets
+from kestrel.runtime import channel
 
 
 def send_descriptor(path: str, fd: int, name: bytes) -> None:
     """Connect to a socket and hand it a descriptor: a terminal's master, or a pidfd."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+    with sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as peer:
         try:
             peer.connect(path)
         except OSError as error:
             raise InvalidArgument(f"socket {path}: {error.strerror}") from error
-        socket.send_fds(peer, [name], [fd])
+        channel.send_some(peer, name, [fd])
 
 
 def write_pid(path: str, pid: int) -> None:

@@ -16,12 +16,12 @@ Init runs some of them, so nothing here imports or looks anything up when it is 
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.base.values import dataclass
+from kestrel.linux import signals
 from kestrel.runtime.place import Operation, Place
 
 TYPE_CHECKING = False
@@ -94,7 +94,7 @@ def run_one(hook: Hook, state: Mapping[str, Any], environment: Mapping[str, str]
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for fd, number in ((stdin, 0), (output, 1), (output, 2))]
         try:
             pid = os.posix_spawn(
-                hook.path, hook.args, env, file_actions=actions, setsigmask=(), setsigdef=[signal.SIGPIPE],
+                hook.path, hook.args, env, file_actions=actions, setsigmask=(), setsigdef=[signals.SIGPIPE],
                 setpgroup=0,
             )  # fmt: skip
         except OSError as error:
@@ -114,7 +114,7 @@ def _ended(pid: int, timeout: int, output: int) -> str:
         if done:
             break
         if time.monotonic() > due:
-            os.killpg(pid, signal.SIGKILL)  # with what it has started
+            os.killpg(pid, signals.SIGKILL)  # with what it has started
             os.waitpid(pid, 0)
             return f"it did not end within {timeout} seconds"
         time.sleep(pause)
@@ -124,7 +124,7 @@ def _ended(pid: int, timeout: int, output: int) -> str:
     if status == 0:
         return ""
     how = (
-        f"killed by signal: {(signal.strsignal(os.WTERMSIG(status)) or '').lower()}"
+        f"killed by signal: {(signals.strsignal(os.WTERMSIG(status)) or '').lower()}"
         if os.WIFSIGNALED(status)
         else f"exit status {os.WEXITSTATUS(status)}"
     )

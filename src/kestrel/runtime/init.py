@@ -23,13 +23,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
-import socket
 import sys
 
 from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
 from kestrel.base.values import dataclass
-from kestrel.linux import abi, syscalls
+from kestrel.linux import abi, signals, sockets, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime import devices, operations, process, program
 from kestrel.runtime.channel import Channel, encode
@@ -45,9 +43,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 FAILED = 126
-CHANGED = tuple(
-    map(int, (signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGHUP))
-)
+CHANGED = (signals.SIGCHLD, signals.SIGINT, signals.SIGPIPE, signals.SIGXFSZ, signals.SIGTERM, signals.SIGHUP)
 """Signals that have another action than the default, here or in whoever started us."""
 
 
@@ -68,7 +64,7 @@ class Apart:
     descriptors from 3 on are the program's. Without `keyring` it keeps its creator's session keyring.
     """
 
-    gate: socket.socket | None = None
+    gate: sockets.Socket | None = None
     keyring: bool = True
     preserved: int = 0
 
@@ -92,9 +88,9 @@ class Child:
 
 def reset_signals() -> None:
     """Undo what Python did to signals: an ignored SIGPIPE would be inherited through execve(2)."""
-    signal.set_wakeup_fd(-1)
+    signals.set_wakeup_fd(-1)
     syscalls.default_signals(CHANGED)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())
 
 
 def guarded(channel: Channel, body: Callable[[], NoReturn]) -> NoReturn:
@@ -140,7 +136,7 @@ def run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
 
 def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     if child.apart is None:
-        syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(abi.PR_SET_PDEATHSIG, signals.SIGKILL)
     reset_signals()
     close_others(child)
     plan = make(child.channel)
@@ -268,14 +264,14 @@ def _keep_only(preserved: int) -> None:
             raise
 
 
-def _wait_at(gate: socket.socket, creator: Channel) -> Channel:
+def _wait_at(gate: sockets.Socket, creator: Channel) -> Channel:
     """Wait for the one who starts us; unless our creator says that it has kept our number, nobody will find us.
 
     The first process of a PID namespace ignores what it does not handle, so that until then the usual requests to end
     need a handler.
     """
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, _end)
+    for number in (signals.SIGHUP, signals.SIGINT, signals.SIGQUIT, signals.SIGTERM):
+        signals.signal(number, _end)
     if creator.receive() is None:
         os._exit(FAILED)
     creator.close()

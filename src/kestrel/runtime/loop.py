@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import sys
 import time
+
+from kestrel.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Loop:
     def watch_children(self, callback: Callable[[int, int], None]) -> None:
         """Call `callback(pid, wait status)` for every child that ends, adopted ones too."""
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wakeup descriptor to be written
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signals.signal(signals.SIGCHLD, lambda *_: None)  # a handler is needed for the wakeup descriptor to be written
+        signals.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
         def reap(_events: int) -> None:
             os.read(reader, 4096)

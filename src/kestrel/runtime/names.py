@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import struct
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
-from kestrel.linux import abi, mounts, syscalls
+from kestrel.linux import abi, mounts, sockets, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime.place import Operation, Place
 
@@ -66,7 +65,7 @@ class RaiseLoopback(Operation):
 
     def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
         """ioctl(2) on any socket of the namespace."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with sockets.Socket(sockets.AF_INET, sockets.SOCK_DGRAM) as sock:
             fcntl.ioctl(sock, abi.SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", abi.IFF_UP))
 
 

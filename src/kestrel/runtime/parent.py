@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-import socket
 
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.base.values import dataclass
-from kestrel.linux import abi, syscalls
+from kestrel.linux import abi, signals, sockets, syscalls
 from kestrel.linux.cgroups import Group
 from kestrel.runtime import init, scheduling
 from kestrel.runtime.channel import Channel, pair
@@ -46,7 +44,7 @@ class Started:
 
     pid: int
     pidfd: int
-    channel: socket.socket
+    channel: sockets.Socket
 
 
 def create(
@@ -222,12 +220,12 @@ def _go_between(target: int, make: Callable[[], Process], child: Child, size: tu
         try:
             child.channel.send({"pid": pid}, [pidfd])
         except BaseException:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # nobody else knows of it
+            signals.pidfd_send_signal(pidfd, signals.SIGKILL)  # nobody else knows of it
             select.select([pidfd], [], [])
             raise
         os._exit(0)
     _taken = init.seal()
     if child.apart is None:
-        syscalls.prctl(abi.PR_SET_PDEATHSIG, signal.SIGKILL)
+        syscalls.prctl(abi.PR_SET_PDEATHSIG, signals.SIGKILL)
     os.setsid()
     init.enter_joined(process, child, size[0], size[1], warning)

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import socket
 import sys
 
 from kestrel.base.errors import (
@@ -26,7 +24,7 @@ from kestrel.base.errors import (
     Unavailable,
 )
 from kestrel.base.values import asdict
-from kestrel.linux import abi, cgroups, syscalls, user_namespaces
+from kestrel.linux import abi, cgroups, signals, sockets, syscalls, user_namespaces
 from kestrel.linux.mounts import opened
 from kestrel.runtime import channel, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener
@@ -57,7 +55,7 @@ LOG = "shim.log"
 OOM_SCORE = -900
 
 
-def main(request: SandboxRequest, client: socket.socket, cache: str, spare: int = -1) -> NoReturn:
+def main(request: SandboxRequest, client: sockets.Socket, cache: str, spare: int = -1) -> NoReturn:
     """Be the shim of a sandbox; `client` is the first connection. Ends the process.
 
     `spare` is a pidfd of namespaces that wait for one (`zygote.SPARE`).
@@ -86,11 +84,11 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def _settle_in(request: SandboxRequest, client: socket.socket, spare: int) -> dict[Ids, int]:
+def _settle_in(request: SandboxRequest, client: sockets.Socket, spare: int) -> dict[Ids, int]:
     """Become a process of our own, then take the sandbox's namespaces; returns its user namespace, if it has one."""
     os.setsid()
     os.chdir("/")
-    syscalls.default_signals([signal.SIGCHLD])
+    syscalls.default_signals([signals.SIGCHLD])
     syscalls.set_process_name("kestrel-shim")
     syscalls.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -163,7 +161,7 @@ class Shim:
     """The sandbox's containers and the clients that ask about them."""
 
     def __init__(
-        self, request: SandboxRequest, client: socket.socket, cache: str, oom_score: int, users: dict[Ids, int]
+        self, request: SandboxRequest, client: sockets.Socket, cache: str, oom_score: int, users: dict[Ids, int]
     ) -> None:
         self._request = request
         self._loop = loop.Loop()
@@ -227,7 +225,7 @@ class Shim:
 
     # --- clients ---
 
-    def _accepted(self, client: socket.socket) -> None:
+    def _accepted(self, client: sockets.Socket) -> None:
         connection = Connection(self._loop, client, self._asked, lambda: self._left(connection))
         self._clients.append(connection)
 
@@ -322,7 +320,7 @@ class Shim:
             if not given.get("force"):
                 state.require("delete", container.status, container.id)
             if container.status != state.CREATING:
-                container.kill(signal.SIGKILL)
+                container.kill(signals.SIGKILL)
             if tries:
                 self._loop.after(0.002, lambda: self._retry_delete(client, identifier, given, tries - 1))
                 return
@@ -402,11 +400,11 @@ class Shim:
     def _dial(self, client: Connection, identifier: object, given: dict[str, Any]) -> None:
         """Connect to a port of the sandbox's loopback, IPv4 first, and hand the connection out."""
         port = int(given["port"])
-        self._try_dial(client, identifier, port, [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+        self._try_dial(client, identifier, port, [(sockets.AF_INET, "127.0.0.1"), (sockets.AF_INET6, "::1")])
 
     def _try_dial(self, client: Connection, identifier: object, port: int, places: list[tuple[int, str]]) -> None:
         family, address = places[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = sockets.Socket(family, sockets.SOCK_STREAM)
         sock.setblocking(False)
 
         def finish(error: int) -> None:
@@ -428,7 +426,7 @@ class Shim:
 
         def connected(_events: int) -> None:
             self._loop.forget(sock.fileno())
-            finish(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            finish(sock.getsockopt(sockets.SOL_SOCKET, sockets.SO_ERROR))
 
         error = sock.connect_ex((address, port))
         if error == errno.EINPROGRESS:
@@ -461,7 +459,7 @@ class Shim:
         alive = [c for c in self._containers.values() if c.status != state.STOPPED]
         for container in alive:
             if container.status != state.CREATING:
-                container.kill(signal.SIGKILL)
+                container.kill(signals.SIGKILL)
         if alive and tries:
             self._loop.after(0.002, lambda: self._shutdown(client, identifier, given, tries - 1))
             return
@@ -504,8 +502,8 @@ def _hold_pid_namespace() -> int:
     if pid == 0:
         try:
             syscalls.set_process_name("kestrel-pause")
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps what it inherits
+            signals.set_wakeup_fd(-1)
+            signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps what it inherits
             os.dup2(reader, 0)
             syscalls.close_range(3)
             os.read(0, 1)

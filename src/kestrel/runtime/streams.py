@@ -10,9 +10,9 @@ for as `lossless` makes the container wait instead, as a pipe would, until it re
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
+from kestrel.linux import sockets
 from kestrel.runtime import loop
 from kestrel.runtime.log import LogWriter
 
@@ -31,7 +31,7 @@ class Attacher:
     """One who watches a container's output and may write its input."""
 
     def __init__(
-        self, streams: Streams, sock: socket.socket, *, outputs: frozenset[str], stdin: bool, lossless: bool
+        self, streams: Streams, sock: sockets.Socket, *, outputs: frozenset[str], stdin: bool, lossless: bool
     ) -> None:
         self._streams = streams
         self._socket = sock
@@ -90,7 +90,7 @@ class Attacher:
     def _flush(self) -> None:
         while self._queue and self._socket.fileno() >= 0:
             try:
-                sent = self._socket.send(self._queue[0], socket.MSG_NOSIGNAL)
+                sent = self._socket.send(self._queue[0], sockets.MSG_NOSIGNAL)
             except BlockingIOError:
                 break
             except OSError:
@@ -162,7 +162,7 @@ class Streams:
         """The container's log."""
         return self._log
 
-    def attach(self, sock: socket.socket, *, outputs: frozenset[str], stdin: bool, lossless: bool) -> None:
+    def attach(self, sock: sockets.Socket, *, outputs: frozenset[str], stdin: bool, lossless: bool) -> None:
         """Add an attacher, which writes input too if `stdin`; the socket is ours now."""
         self._attachers.append(Attacher(self, sock, outputs=outputs, stdin=stdin, lossless=lossless))
 

@@ -160,15 +160,15 @@ def do_kill(root: str, options: Options) -> int:
 
 def signal_number(name: str) -> int:
     """Return the number of a signal given as `9`, `KILL` or `SIGKILL`. Raises InvalidArgument."""
-    import signal
+    from kestrel.linux import signals
 
     if name.isdigit() and 0 <= int(name) <= 64:
         return int(name)
     upper = name.upper()
     upper = upper if upper.startswith("SIG") else f"SIG{upper}"
     base, plus, offset = upper.partition("+")
-    found = getattr(signal, base, None)
-    if isinstance(found, signal.Signals) and (not plus or offset.isdigit()):
+    found = vars(signals).get(base) if base.isalnum() else None  # what has an underscore is not a signal
+    if found is not None and (not plus or offset.isdigit()):
         return int(found) + (int(offset) if plus else 0)
     raise InvalidArgument(f"unknown signal {name!r}")
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import socket
 import sys
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import abi, mounts, seccomp, syscalls, user_namespaces
+from kestrel.linux import abi, mounts, seccomp, signals, sockets, syscalls, user_namespaces
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
 from kestrel.oci.runtime_seccomp import seccomp_for
@@ -37,7 +35,7 @@ PROGRAM = "import sys; sys.path.append(sys.argv[1]); from kestrel.runtime.zygote
 SPARE = abi.CLONE_NEWNET | abi.CLONE_NEWIPC | abi.CLONE_NEWUTS
 
 
-def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -> tuple[int, socket.socket]:
+def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -> tuple[int, sockets.Socket]:
     """Start a zygote; return its pid and the socket it listens to. Closing the socket ends it.
 
     `run_directory` holds what is cached (compiled seccomp filters). Called by the daemon; forks nothing itself.
@@ -60,7 +58,7 @@ def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -
             dict(environment or {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}),
             file_actions=actions,
             setsigmask=(),
-            setsigdef=[signal.SIGPIPE, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+            setsigdef=[signals.SIGPIPE, signals.SIGCHLD, signals.SIGINT, signals.SIGTERM, signals.SIGHUP],
         )
     finally:
         theirs.close()
@@ -91,15 +89,15 @@ def sealed_interpreter() -> int:
 
 def main(arguments: list[str]) -> NoReturn:
     """Serve requests on the descriptor `arguments[0]` until it closes; `arguments[1]` is the run directory."""
-    sock = socket.socket(fileno=int(arguments[0]))
-    sock.set_inheritable(False)
+    sock = sockets.Socket(fileno=int(arguments[0]))
+    os.set_inheritable(sock.fileno(), False)
     run_directory = arguments[1]
     _warm_up()
     os.setsid()
     os.chdir("/")
     syscalls.set_process_name("kestrel-zygote")
     syscalls.prctl(abi.PR_SET_DUMPABLE, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims that end before us
+    signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps the shims that end before us
     _compile_ahead(f"{run_directory}/seccomp")
     daemon = channel.Channel(sock)
     spare = _spare()
@@ -152,7 +150,7 @@ def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[
     from kestrel.runtime import shim
 
     taken = False
-    client = socket.socket(fileno=descriptors[0])
+    client = sockets.Socket(fileno=descriptors[0])
     try:
         if message.get("do") == "users":
             asked = message["with"]
@@ -175,7 +173,7 @@ def _serve(daemon: channel.Channel, message: channel.Message, descriptors: list[
     return taken
 
 
-def _hand_out(ids: users.Ids, client: socket.socket) -> None:
+def _hand_out(ids: users.Ids, client: sockets.Socket) -> None:
     """Send a descriptor of a new user namespace: the daemon, with its threads, cannot make one."""
     namespace = ids.make()
     try:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 
-from kestrel.linux import syscalls
+from kestrel.linux import signals, syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def send_kill(pids: Sequence[int]) -> None:
     """SIGKILL each; one that is gone is fine."""
     for pid in pids:
         try:
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signals.SIGKILL)
         except ProcessLookupError:
             pass
 

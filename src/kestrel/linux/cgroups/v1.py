@@ -144,7 +144,8 @@ class V1Group:
         opened: list[int] = []
         try:
             for name in self._roots:
-                if name != UNIFIED and (directory := self._joined(name)):
+                directory = self._joined(name) if name != UNIFIED else ""
+                if directory:
                     opened.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
         except BaseException:
             for fd in opened:  # a comprehension would lose what it had opened

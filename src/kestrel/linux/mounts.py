@@ -129,8 +129,21 @@ def _make_directory(parent: int, name: str, mode: int) -> str:
     try:
         os.mkdir(name, mode, dir_fd=parent)
     except FileExistsError:
-        return os.readlink(name, dir_fd=parent)
+        return _link(parent, name)
     return ""
+
+
+def _link(parent: int, name: str) -> str:
+    """Return what a name that was taken is a link to, nothing when it is none: somebody else made it just now.
+
+    What two containers share (a volume, a cache of builds) is where both make the places of their mounts.
+    """
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return ""
 
 
 def make_file(root: int, path: str, *, mode: int = 0o644, links: int = 0) -> int:
@@ -141,14 +154,17 @@ def make_file(root: int, path: str, *, mode: int = 0o644, links: int = 0) -> int
         pass
     parent, _, name = path.rstrip("/").rpartition("/")
     directory = make_directories(root, parent)
+    link = ""
     try:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=directory)
-        os.close(fd)
-        return syscalls.openat2(directory, name, PATH, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH)
-    except FileExistsError:
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(name, flags, mode, dir_fd=directory))
+        except FileExistsError:
+            link = _link(directory, name)
+        if not link:
+            return syscalls.openat2(directory, name, PATH, abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_BENEATH)
         if links == MAX_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path) from None
-        link = os.readlink(name, dir_fd=directory)  # it names nothing yet
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
         return make_file(root, link if link.startswith("/") else f"{parent}/{link}", mode=mode, links=links + 1)
     finally:
         os.close(directory)

@@ -82,6 +82,26 @@ def test_a_file_in_the_way_of_a_directory_is_an_error(root: int, tmp_path: Path)
         mounts.make_directories(root, "/f/x")
 
 
+def test_what_another_makes_at_the_same_moment_is_taken(
+    root: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers that share a directory make the places of their mounts in it, each by a look and then a step."""
+    look = mounts.open_in_root
+
+    def look_then_lose(fd: int, path: str, flags: int = mounts.PATH) -> int:
+        try:
+            return look(fd, path, flags)
+        except FileNotFoundError:
+            wanted = tmp_path / "root" / path.lstrip("/")
+            if wanted.parent.is_dir():
+                wanted.mkdir() if flags & os.O_DIRECTORY else wanted.touch()
+            raise
+
+    monkeypatch.setattr(mounts, "open_in_root", look_then_lose)
+    assert place_of(mounts.make_directories(root, "/a/b")) == f"{tmp_path}/root/a/b"
+    assert place_of(mounts.make_file(root, "/a/b/file")) == f"{tmp_path}/root/a/b/file"
+
+
 def test_failures_leave_no_descriptor_open(root: int, tmp_path: Path) -> None:
     (tmp_path / "root/f").write_text("")
     before = os.listdir("/proc/self/fd")

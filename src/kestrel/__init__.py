@@ -9,16 +9,26 @@ if TYPE_CHECKING:
     from kestrel.app.embedded import open_builder
     from kestrel.app.settings import Settings
     from kestrel.base.errors import KestrelError
-    from kestrel.build import Builder, BuildRequest, BuildResult
+    from kestrel.build import Builder, BuildRequest, BuildResult, Limits
 
 __version__ = "0.1.0"
-__all__ = ["BuildRequest", "BuildResult", "Builder", "KestrelError", "Settings", "__version__", "open_builder"]
+__all__ = [
+    "BuildRequest",
+    "BuildResult",
+    "Builder",
+    "KestrelError",
+    "Limits",
+    "Settings",
+    "__version__",
+    "open_builder",
+]
 
 _WHERE = {
     "BuildRequest": "build",
     "BuildResult": "build",
     "Builder": "build",
     "KestrelError": "base.errors",
+    "Limits": "build",
     "Settings": "app.settings",
     "open_builder": "app.embedded",
 }

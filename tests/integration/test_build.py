@@ -15,6 +15,7 @@ from aiohttp import web
 
 from kestrel.base.errors import KestrelError, NotFound
 from kestrel.build import BuildRequest, RunFailed
+from kestrel.build.events import Warned
 from kestrel.dockerfile import DockerfileError
 from kestrel.linux import mounts
 from kestrel.oci.digest import Digest
@@ -439,6 +440,30 @@ async def test_no_cache_runs_every_step_again(world: World) -> None:
     assert world.log() == ["hi"]
     assert set(world.reasons().values()) == {"the cache is off"}
     assert first.digest == second.digest
+
+
+async def test_no_cache_of_one_stage_leaves_the_others_alone(world: World) -> None:
+    """What the stage makes anew is what later builds reuse, and cache mounts of the stage begin anew."""
+    mount = "--mount=type=cache,target=/c"
+    text = (
+        "FROM busybox AS one\nRUN echo one\n"
+        f"FROM busybox AS two\nRUN {mount} ls /c; touch /c/seen; echo $$ >/id\n"
+        "FROM scratch\nCOPY --from=one /etc/group /\nCOPY --from=two /id /\n"
+    )
+    first = await world.build(text)
+    assert (await world.build(text + "LABEL again=1\n")).image_id != first.image_id
+    assert world.ran() == []
+    second = await world.build(text, no_cache_stages=frozenset({"TWO"}))
+    assert second.digest != first.digest
+    assert world.reasons()["two/1"] == "the cache is off for its stage"
+    assert set(world.reasons()) == {"two/1", "stage-2/2"}
+    assert world.log() == []  # the cache mount began anew
+    assert (await world.build(text)).digest == second.digest
+    await world.build(text, no_cache_stages=frozenset({"tow"}))
+    assert world.ran() == []
+    assert [event.text for event in world.events if isinstance(event, Warned)] == [
+        "no stage is called `tow`, which was to be built without cache; did you mean `two`?"
+    ]
 
 
 async def test_a_layer_that_was_removed_comes_back_from_its_blob_or_is_built_again(world: World) -> None:

@@ -133,6 +133,24 @@ def test_bootstrap_makes_a_base_image_of_debian_packages(platform: Instance) -> 
     platform("rmi", "debian:own")
 
 
+def test_a_build_s_commands_have_a_hostname_limits_and_shared_memory(platform: Instance, tmp_path: Path) -> None:
+    script = "hostname; echo $HOSTNAME; ulimit -Sn; ulimit -Hn; df -k /dev/shm | awk 'END {print $2}'"
+    (tmp_path / "Dockerfile").write_text(f"FROM box\nRUN ({script}) >/seen\n")
+    build = ("build", "-q", "-t", "seen", "--ulimit", "nofile=100:200", "--shm-size", "1m")
+
+    def seen(*flags: str) -> list[str]:
+        platform(*build, *flags, str(tmp_path))
+        return platform("run", "--rm", "seen", "cat", "/seen").out.split()
+
+    assert seen() == ["buildkitsandbox", "buildkitsandbox", "100", "200", "1024"]
+    assert seen("--hostname", "maker")[:2] == ["maker", "maker"]
+    argument = ("--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=other")
+    assert seen("--hostname", "maker", *argument)[:2] == ["other", "other"]
+    again = platform("build", "--json", "--ulimit", "nofile=50", *argument, str(tmp_path)).json()
+    assert [step["cached"] for step in again["steps"]] == [True]  # limits are no part of what is built
+    assert "unknown limit" in platform(*build, "--ulimit", "files=1", str(tmp_path), code=2).err
+
+
 def test_a_build_s_commands_find_hosts_and_have_limits(platform: Instance, tmp_path: Path) -> None:
     limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null >/limit"
     (tmp_path / "Dockerfile").write_text(f"FROM box\nRUN grep db.test /etc/hosts >/hosts; {limit}; true\n")

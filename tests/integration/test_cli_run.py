@@ -156,6 +156,17 @@ def test_limits_reach_the_cgroup(platform: Instance) -> None:
     assert values == {"memory": str(64 << 20), "cpu": "50000", "pids": "50"}
 
 
+def test_limits_of_a_process_and_the_size_of_its_shared_memory(platform: Instance) -> None:
+    flags = ("--ulimit", "nofile=100:200", "--ulimit", "core=0", "--shm-size", "1m")
+    script = "ulimit -Sn; ulimit -Hn; ulimit -c; df -k /dev/shm | awk 'END {print $2}'"
+    assert sh(platform, script, *flags).split() == ["100", "200", "0", "1024"]
+    container = platform("run", "-d", *flags, "box", "sleep", "60").out.strip()
+    assert platform("exec", container, "sh", "-c", "ulimit -Sn; ulimit -Hn").out.split() == ["100", "200"]
+    assert "1.05MB in /dev/shm" in platform("explain", container).out
+    assert "did you mean `nofile`?" in platform("run", "--ulimit", "files=1", "box", "true", code=125).err
+    platform("rm", "-f", container)
+
+
 def test_a_fork_bomb_stops_at_the_limit_of_processes(platform: Instance) -> None:
     script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done; wait"
     answer = platform("run", "--rm", "--pids-limit", "6", "box", "sh", "-c", script, code=None)

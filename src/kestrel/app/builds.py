@@ -52,7 +52,12 @@ def _step(run: Run) -> Step:
         mounts=tuple(
             Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size) for m in run.mounts
         ),
-        resources=Resources(memory=run.limits.memory, cpu_millis=run.limits.cpu_millis),
+        resources=Resources(
+            memory=run.limits.memory,
+            cpu_millis=run.limits.cpu_millis,
+            shm_size=run.limits.shm_size,
+            ulimits=run.limits.ulimits,
+        ),
     )
 
 

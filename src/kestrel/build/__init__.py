@@ -6,7 +6,7 @@ Names are imported when they are asked for, so that a command line which only pr
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kestrel.build.executor import Executor, Process, Ran, Run, RunMount
+    from kestrel.build.executor import Executor, Limits, Process, Ran, Run, RunMount
     from kestrel.build.failed import FailedRun, OnFailure
     from kestrel.build.request import BuildRequest
     from kestrel.build.service import Builder, BuildResult
@@ -19,6 +19,7 @@ _WHERE = {
     "BuildResult": "service",
     "Executor": "executor",
     "FailedRun": "failed",
+    "Limits": "executor",
     "OnFailure": "failed",
     "Process": "executor",
     "Ran": "executor",
@@ -34,6 +35,7 @@ __all__ = [
     "Builder",
     "Executor",
     "FailedRun",
+    "Limits",
     "OnFailure",
     "Process",
     "Ran",

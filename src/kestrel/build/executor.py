@@ -14,6 +14,8 @@ from kestrel.linux.rootfs import Rootfs
 
 Output = Callable[[str, bytes], None]
 """Takes (`stdout` or `stderr`, bytes) as they come."""
+HOSTNAME = "buildkitsandbox"
+"""What a command's host is called where nobody says otherwise; BuildKit's name, which scripts have come to see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +35,16 @@ class RunMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a command may use, 0 being no limit: memory in bytes, processors in thousandths of one."""
+    """What a command may use, 0 being no limit: memory in bytes, processors in thousandths of one.
+
+    `shm_size` is the size of /dev/shm in bytes, 0 the usual one. `ulimits` are name (`nofile`), soft and hard limit of
+    each process, -1 being none (`man 2 getrlimit`).
+    """
 
     memory: int = 0
     cpu_millis: int = 0
+    shm_size: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +63,7 @@ class Run:
     cwd: str = "/"
     user: str = ""
     network: str = "default"
-    hostname: str = "buildkitsandbox"
+    hostname: str = HOSTNAME
     hosts: tuple[tuple[str, str], ...] = ()
     mounts: tuple[RunMount, ...] = ()
     limits: Limits = Limits()

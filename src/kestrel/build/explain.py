@@ -14,6 +14,7 @@ _WORDS = {
     "cwd": "working directory",
     "user": "user",
     "network": "network",
+    "hostname": "hostname",
     "destination": "destination",
     "chown": "--chown",
     "chmod": "--chmod",
@@ -43,6 +44,8 @@ def explain(now: dict[str, Any], before: dict[str, Any] | None, listing: Listing
     ]
     if now.get("script") != before.get("script"):
         reasons.append("the script changed")
+    if now.get("hosts") != before.get("hosts"):
+        reasons.append("the names of --add-host changed")
     if now.get("parent") != before.get("parent"):
         reasons.append("the step before it changed" if not now.get("first") else "the base image changed")
     return "; ".join(reasons) or "its record was removed"

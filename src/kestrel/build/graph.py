@@ -74,6 +74,7 @@ class Execute:
     user: str
     network: str
     hosts: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
     mounts: tuple["MountInput", ...] = ()
     script: str = ""
     unkeyed: frozenset[str] = frozenset()

@@ -41,6 +41,7 @@ class Lowering:
     find: FindOrigin
     network: str = "default"
     hosts: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
     host_network: bool = False
     """Whether a RUN may ask for the host's network: who asks for the build says so."""
     history: list[Record] = field(default_factory=list)

@@ -39,6 +39,7 @@ def lower_run(stage: Lowering, instruction: ins.Run) -> None:
         user=stage.config.user,
         network=stage.network if instruction.network == "default" else instruction.network,
         hosts=stage.hosts,
+        hostname=stage.hostname,
         mounts=tuple(_mount(stage, instruction, text) for text in instruction.mounts),
         script=script,
         unkeyed=frozenset(stage.scope.proxies()),

@@ -69,6 +69,7 @@ class Planner:
     epoch: int | None = None
     network: str = "default"
     hosts: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
     host_network: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     _done: dict[int, Lowering] = field(default_factory=dict)
@@ -146,6 +147,7 @@ class Planner:
             find=lambda name: self._origin(name, index),
             network=self.network,
             hosts=self.hosts,
+            hostname=self.hostname,
             host_network=self.host_network,
         )
 

@@ -15,6 +15,8 @@ from kestrel.dockerfile.errors import DockerfileError
 
 DOCKERFILE = "Dockerfile"
 EPOCH = "SOURCE_DATE_EPOCH"
+HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+"""The argument that docker has for what a command's host is called; it wins over the request's own word."""
 HOST_NETWORK = "network.host"
 """The one right that can be given to what is built; docker's word for it."""
 _LARGEST = 4 << 20
@@ -29,8 +31,9 @@ class BuildRequest:
     the times (seconds) of those that have one. `source_date_epoch` is the time in seconds that files are clamped
     to; None takes the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network`
     is what RUN gets without a flag of its own, `allow` the rights that it may ask for (HOST_NETWORK). `hosts` are names
-    and addresses that RUN finds in /etc/hosts, `limits` what each RUN may use; only the former count for the cache.
-    `secrets` maps ids to files, `ssh` ids to sockets of agents.
+    and addresses that RUN finds in /etc/hosts, `hostname` is what its own host is called, `limits` what each RUN may
+    use; these alone do not count for the cache. `secrets` maps ids to files, `ssh` ids to sockets of agents.
+    `no_cache` runs every step anew, `no_cache_stages` those of some stages.
     """
 
     context: Path | str
@@ -40,10 +43,12 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
     no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
     pull: bool = False
     network: str = "default"
     allow: frozenset[str] = frozenset()
     hosts: tuple[tuple[str, str], ...] = ()
+    hostname: str = ""
     limits: Limits = field(default_factory=Limits)
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)

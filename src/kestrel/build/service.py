@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kestrel.base.db import Database
-from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
+from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, nearest
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
 from kestrel.build.check import VIOLATION, Checked, examine, image_names
@@ -54,6 +54,7 @@ from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.report import ContextReport, report
 from kestrel.build.request import (
     HOST_NETWORK,
+    HOSTNAME,
     BuildRequest,
     Read,
     clamp,
@@ -180,6 +181,7 @@ class Builder:
                 unpack=bases.unpack,
                 emit=progress,
                 no_cache=request.no_cache,
+                no_cache_stages=_stages_anew(request, read, progress),
                 secrets=request.secrets,
                 ssh=request.ssh,
                 limits=request.limits,
@@ -360,6 +362,7 @@ class Builder:
             epoch=epoch,
             network=request.network or "default",
             hosts=request.hosts,
+            hostname=request.build_args.get(HOSTNAME) or request.hostname,
             host_network=HOST_NETWORK in request.allow,
             labels=request.labels,
         )
@@ -401,6 +404,17 @@ def _planned(plan: Plan, read: Read, request: BuildRequest) -> Planned:
         target=request.target or plan.target.name,
         steps=tuple(Listed(id=step.id, title=step.title, stage=step.stage) for step in plan.steps),
     )
+
+
+def _stages_anew(request: BuildRequest, read: Read, progress: Emit) -> frozenset[str]:
+    """Return the stages that are to be built without cache, by their names; who misspelled one is told."""
+    wanted = frozenset(name.lower() for name in request.no_cache_stages)
+    known = {stage.name for stage in read.program.stages}
+    for name in sorted(wanted - known):
+        close = nearest(name, known)
+        meant = f"; did you mean `{close}`?" if close else ""
+        progress(Warned(text=f"no stage is called `{name}`, which was to be built without cache{meant}"))
+    return wanted
 
 
 def _no_secrets(plan: Plan, wanted: tuple[Needle, ...]) -> None:

@@ -95,6 +95,7 @@ class Solver:
     unpack: Callable[[], Any]
     emit: Emit
     no_cache: bool = False
+    no_cache_stages: frozenset[str] = frozenset()
     secrets: Mapping[str, Path] = field(default_factory=dict)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
@@ -167,7 +168,7 @@ class Solver:
         tools = self.tools
         inputs = await asyncio.to_thread(self._inputs, step, gatherings)
         key = key_of(inputs)
-        record = None if self.no_cache else tools.cache.lookup(key)
+        record = None if self._anew(step) else tools.cache.lookup(key)
         gone = record is not None and not await asyncio.to_thread(tools.layers.usable, record.layer)
         if record is not None and not gone:
             reason = "nothing it depends on changed"
@@ -176,7 +177,7 @@ class Solver:
         for source, gathering in zip(_sources(inputs), gatherings.values(), strict=True):
             gathering.keep_listing(source["digest"])
         previous = await asyncio.to_thread(tools.cache.previous, self._slot(step, position))
-        reason = "its layer was removed" if gone else await asyncio.to_thread(self._reason, inputs, previous)
+        reason = "its layer was removed" if gone else await asyncio.to_thread(self._reason, step, inputs, previous)
         began = time.monotonic()
         self.emit(Started(step=step.id, reason=reason))
         layer = await self._run(step, key, inputs, gatherings, previous.layer if previous else None)
@@ -198,9 +199,12 @@ class Solver:
             key=key,
         )
 
-    def _reason(self, inputs: dict[str, Any], previous: StepRecord | None) -> str:
-        if self.no_cache:
-            return "the cache is off"
+    def _anew(self, step: Step) -> bool:
+        return self.no_cache or step.stage in self.no_cache_stages
+
+    def _reason(self, step: Step, inputs: dict[str, Any], previous: StepRecord | None) -> str:
+        if self._anew(step):
+            return "the cache is off" if self.no_cache else "the cache is off for its stage"
         return explain(inputs, previous.inputs if previous else None, self.tools.cache.listing)
 
     async def _run(
@@ -225,7 +229,7 @@ class Solver:
             try:
                 await self._unpack_once()
                 layer = await tools.worker.perform(
-                    step, below, gatherings, self._given(), tell, earlier, self.on_failure, scan
+                    step, below, gatherings, self._given(step), tell, earlier, self.on_failure, scan
                 )
             finally:
                 for gathering in gatherings.values():
@@ -247,12 +251,12 @@ class Solver:
         flight = key if self.on_failure is None else f"{key} {id(self)}"
         return await tools.flights.join(flight, work, lambda event: self.emit(_retold(event, step)))
 
-    def _given(self) -> Given:
+    def _given(self, step: Step) -> Given:
         return Given(
             secrets=self.secrets,
             ssh=self.ssh,
             limits=self.limits,
-            renewed=self._renewed if self.no_cache else None,
+            renewed=self._renewed if self._anew(step) else None,
         )
 
     async def _tell_keys(self, step: Step, layer: Layer) -> None:
@@ -384,6 +388,7 @@ def _run_inputs(operation: Execute, gatherings: Mapping[int, Gathering]) -> dict
         "user": operation.user,
         "network": operation.network,
         **({"hosts": [list(pair) for pair in operation.hosts]} if operation.hosts else {}),
+        **({"hostname": operation.hostname} if operation.hostname else {}),
         "script": hashlib.sha256(operation.script.encode("utf-8", "surrogateescape")).hexdigest()
         if operation.script
         else "",

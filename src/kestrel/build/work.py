@@ -20,7 +20,7 @@ from kestrel.build.cache import Cache, Layer
 from kestrel.build.copy import Writer
 from kestrel.build.direct import compose
 from kestrel.build.events import Emit, Lines
-from kestrel.build.executor import Executor, Run
+from kestrel.build.executor import HOSTNAME, Executor, Run
 from kestrel.build.failed import FailedRun, OnFailure
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
@@ -152,6 +152,7 @@ class Worker:
                 user=operation.user,
                 network=operation.network,
                 hosts=operation.hosts,
+                hostname=operation.hostname or HOSTNAME,
                 mounts=mounts,
                 limits=given.limits,
             )

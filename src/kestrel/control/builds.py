@@ -18,6 +18,7 @@ from kestrel.build.events import Entered
 from kestrel.build.executor import Limits
 from kestrel.build.outputs import parse_output
 from kestrel.build.request import HOST_NETWORK
+from kestrel.control import words
 from kestrel.control.images import Relay, relayed
 from kestrel.control.requests import BuilderPruneRequest, BuildRequest, CheckRequest, ImageRequest, Request
 from kestrel.control.services import Emit, Services, Verbs
@@ -203,11 +204,16 @@ def _request(request: BuildRequest) -> Build:
         build_args=dict(_pair(text) for text in request.build_args),
         target=request.target,
         no_cache=request.no_cache,
+        no_cache_stages=frozenset(name for text in request.no_cache_stages for name in text.split(",")),
         pull=request.pull,
         network=request.network or "default",
         hosts=tuple(_host(text) for text in request.hosts),
+        hostname=request.hostname,
         limits=Limits(
-            memory=parse_size(request.memory) if request.memory else 0, cpu_millis=round(request.cpus * 1000)
+            memory=parse_size(request.memory) if request.memory else 0,
+            cpu_millis=round(request.cpus * 1000),
+            shm_size=parse_size(request.shm_size) if request.shm_size else 0,
+            ulimits=words.ulimits(request.ulimits),
         ),
         allow=frozenset(_right(text) for text in request.allow),
         secrets=dict(_secret(text) for text in request.secrets),

@@ -78,6 +78,8 @@ def run_config(request: RunRequest) -> ContainerConfig:
             memory=parse_size(request.memory) if request.memory else 0,
             cpu_millis=round(request.cpus * 1000),
             pids=request.pids_limit,
+            shm_size=parse_size(request.shm_size) if request.shm_size else 0,
+            ulimits=words.ulimits(request.ulimit),
         ),
         security=Security(
             privileged=request.privileged,

@@ -1,9 +1,15 @@
 """Docker's short forms for ports, mounts and variables, read into the engine's values. Pure."""
 
 import os
+from collections.abc import Iterable
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import InvalidArgument, nearest
 from kestrel.engine import Mount, PortMapping
+
+LIMITS = frozenset(
+    "as core cpu data fsize memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split()
+)
+"""What the kernel limits of each process (`man 2 getrlimit`), in docker's words."""
 
 
 def port(text: str) -> PortMapping:
@@ -65,3 +71,28 @@ def label(text: str) -> tuple[str, str]:
     if not key:
         raise InvalidArgument(f"invalid label {text!r}", hint="write KEY=VALUE")
     return key, value
+
+
+def ulimits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
+    """Read several; of the same name the last one counts."""
+    return tuple({limit[0]: limit for limit in map(ulimit, texts)}.values())
+
+
+def ulimit(text: str) -> tuple[str, int, int]:
+    """Read `NAME=SOFT[:HARD]`; -1 is no limit, and a hard limit that is not given is the soft one."""
+    name, _, limits = text.partition("=")
+    soft, colon, hard = limits.partition(":")
+    if name not in LIMITS:
+        close = nearest(name, LIMITS)
+        hint = f"did you mean `{close}`?" if close else f"there are {', '.join(sorted(LIMITS))}"
+        raise InvalidArgument(f"unknown limit {name!r} in {text!r}", hint=hint)
+    low, high = _limit(soft, text), _limit(hard if colon else soft, text)
+    if high >= 0 and not 0 <= low <= high:
+        raise InvalidArgument(f"the soft limit of {text!r} is above the hard one", hint="write NAME=SOFT:HARD")
+    return name, low, high
+
+
+def _limit(digits: str, text: str) -> int:
+    if digits == "-1" or (digits.isascii() and digits.isdigit() and int(digits) < 1 << 63):
+        return int(digits)
+    raise InvalidArgument(f"invalid limit {text!r}", hint="write NAME=SOFT[:HARD], such as nofile=1024:4096")

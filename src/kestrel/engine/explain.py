@@ -146,4 +146,12 @@ def _limits(limits: Resources) -> list[Explained]:
         found.append(f"only on processors {limits.cpuset}")
     if limits.pids:
         found.append(f"{limits.pids} processes")
+    if limits.shm_size:
+        found.append(f"{print_size(limits.shm_size)} in /dev/shm")
+    for name, soft, hard in limits.ulimits:
+        found.append(f"{name} {_bound(soft)}, at most {_bound(hard)}")
     return [Explained("limits", text) for text in found] or [Explained("limits", "none")]
+
+
+def _bound(limit: int) -> str:
+    return "without limit" if limit < 0 else str(limit)

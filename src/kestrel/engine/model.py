@@ -91,7 +91,11 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """Limits; 0 or None means none. CPU is in thousandths of a core, memory in bytes."""
+    """Limits; 0 or None means none. CPU is in thousandths of a core, memory and /dev/shm in bytes.
+
+    `ulimits` are what a process may have open, locked and so on (`man 2 getrlimit`): name, soft and hard limit, the
+    name as `nofile`, a limit of -1 being none. /dev/shm has docker's 64 MiB where `shm_size` is 0.
+    """
 
     memory: int = 0
     memory_swap: int = 0
@@ -100,6 +104,8 @@ class Resources:
     cpuset: str = ""
     pids: int = 0
     oom_score_adj: int | None = None
+    shm_size: int = 0
+    ulimits: tuple[tuple[str, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

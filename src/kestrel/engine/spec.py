@@ -62,6 +62,8 @@ def build(container: Container, facts: Facts) -> JSON:
         spec["linux"]["namespaces"].append({"type": "pid", "path": facts.processes})
     spec["process"] = process(container, facts)
     spec["root"] = {"path": "rootfs", "readonly": security.read_only_root}
+    if config.resources.shm_size:
+        _resize_shm(spec["mounts"], config.resources.shm_size)
     spec["mounts"] += [*_name_files(facts, security), *(_mount(m, facts.volumes) for m in _ordered(config.mounts))]
     spec["annotations"] = dict(config.annotations)
     linux = spec["linux"]
@@ -92,6 +94,8 @@ def process(container: Container, facts: Facts) -> JSON:
     }
     if config.resources.oom_score_adj is not None:
         made["oomScoreAdj"] = config.resources.oom_score_adj
+    if config.resources.ulimits:
+        made["rlimits"] = [_rlimit(*each) for each in config.resources.ulimits]
     return made
 
 
@@ -137,6 +141,16 @@ def resources(limits: Resources) -> JSON:
         cpu["cpus"] = limits.cpuset
     pids = {"limit": limits.pids} if limits.pids else {}
     return {key: value for key, value in (("memory", memory), ("cpu", cpu), ("pids", pids)) if value}
+
+
+def _rlimit(name: str, soft: int, hard: int) -> JSON:
+    """Return one of `process.rlimits`; no limit is the largest number there is (`man 2 getrlimit`, RLIM_INFINITY)."""
+    return {"type": f"RLIMIT_{name.upper()}", "soft": soft % (1 << 64), "hard": hard % (1 << 64)}
+
+
+def _resize_shm(mounts: list[JSON], size: int) -> None:
+    mount = next(mount for mount in mounts if mount["destination"] == "/dev/shm")
+    mount["options"] = [option for option in mount["options"] if not option.startswith("size=")] + [f"size={size}"]
 
 
 def _name_files(facts: Facts, security: Security) -> list[JSON]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from kestrel.linux import abi
+from kestrel.linux import abi, structures
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def mount_setattr(
     userns: int = 0,
 ) -> None:
     """`man 2 mount_setattr`."""
-    attributes = abi.MountAttr(add, clear, propagation, userns)
+    attributes = structures.MountAttr(add, clear, propagation, userns)
     size = ctypes.sizeof(attributes)
     if _mount_setattr(abi.NR_MOUNT_SETATTR, directory, _bytes(path), flags, ctypes.byref(attributes), size) < 0:
         raise failure("mount_setattr", path or None)
@@ -187,7 +187,7 @@ def mount_setattr(
 
 def openat2(directory: int, path: Path, flags: int, resolve: int = 0, mode: int = 0) -> int:
     """`man 2 openat2`; the descriptor is close-on-exec."""
-    how = abi.OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    how = structures.OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     while True:
         fd: int = _openat2(abi.NR_OPENAT2, directory, _bytes(path), ctypes.byref(how), ctypes.sizeof(how))
         if fd >= 0:
@@ -259,7 +259,9 @@ def clone3(flags: int, *, exit_signal: int = 17, cgroup: int = -1) -> tuple[int,
     Only for a process with one thread.
     """
     pidfd = ctypes.c_int(-1)
-    arguments = abi.CloneArgs(flags=flags | abi.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    arguments = structures.CloneArgs(
+        flags=flags | abi.CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal
+    )
     size = 64  # CLONE_ARGS_SIZE_VER0, which 5.3 knows
     if cgroup >= 0:
         arguments.flags |= abi.CLONE_INTO_CGROUP
@@ -277,8 +279,8 @@ def clone3(flags: int, *, exit_signal: int = 17, cgroup: int = -1) -> tuple[int,
 
 def capget() -> tuple[int, int, int]:
     """Return this thread's effective, permitted and inheritable capabilities as bit masks."""
-    header = abi.CapHeader(abi.LINUX_CAPABILITY_VERSION_3, 0)
-    data = (abi.CapData * 2)()
+    header = structures.CapHeader(abi.LINUX_CAPABILITY_VERSION_3, 0)
+    data = (structures.CapData * 2)()
     if _capget(ctypes.byref(header), ctypes.byref(data)):
         raise failure("capget")
     low, high = data
@@ -291,10 +293,10 @@ def capget() -> tuple[int, int, int]:
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set this thread's capabilities from bit masks (`man 2 capset`)."""
-    header = abi.CapHeader(abi.LINUX_CAPABILITY_VERSION_3, 0)
-    data = (abi.CapData * 2)(
+    header = structures.CapHeader(abi.LINUX_CAPABILITY_VERSION_3, 0)
+    data = (structures.CapData * 2)(
         *(
-            abi.CapData(
+            structures.CapData(
                 effective >> shift & 0xFFFFFFFF, permitted >> shift & 0xFFFFFFFF, inheritable >> shift & 0xFFFFFFFF
             )
             for shift in (0, 32)
@@ -310,7 +312,7 @@ def seccomp_filter(program: bytes, flags: int = 0) -> int:
     Returns the listener's descriptor with SECCOMP_FILTER_FLAG_NEW_LISTENER, otherwise 0.
     """
     buffer = ctypes.create_string_buffer(program, len(program))
-    fprog = abi.SockFprog(len(program) // 8, ctypes.addressof(buffer))
+    fprog = structures.SockFprog(len(program) // 8, ctypes.addressof(buffer))
     result: int = _seccomp(abi.NR_SECCOMP, abi.SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
     if result < 0:
         raise failure("seccomp")
@@ -333,7 +335,7 @@ def join_session_keyring(name: str) -> None:
 
 def filesystem_type(fd: int) -> int:
     """Return the magic number of the filesystem a descriptor is on (`man 2 fstatfs`)."""
-    buffer = abi.Statfs()
+    buffer = structures.Statfs()
     if _fstatfs(fd, ctypes.byref(buffer)):
         raise failure("fstatfs")
     magic: int = buffer.f_type
@@ -364,7 +366,7 @@ def setdomainname(name: str) -> None:
 
 def sched_setattr(policy: int, flags: int, nice: int, priority: int, times: tuple[int, int, int]) -> None:
     """`man 2 sched_setattr` for this thread; `times` are runtime, deadline and period in nanoseconds."""
-    attributes = abi.SchedAttr(ctypes.sizeof(abi.SchedAttr), policy, flags, nice, priority, *times)
+    attributes = structures.SchedAttr(ctypes.sizeof(structures.SchedAttr), policy, flags, nice, priority, *times)
     if _sched_setattr(abi.NR_SCHED_SETATTR, 0, ctypes.byref(attributes), 0) < 0:
         raise failure("sched_setattr")
 

@@ -10,7 +10,6 @@ daemon's asyncio side drive the decoder themselves.
 
 from __future__ import annotations
 
-import array
 import os
 import struct
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     Message = dict[str, Any]  # Any: raw JSON
 
 HEADER = struct.Struct("!IH")
+NUMBER = struct.Struct("i")  # a descriptor, as SCM_RIGHTS has it
 LIMIT = 16 * 1024 * 1024  # bytes in a frame: a spec is some 20 KiB; more than this is not one of ours
 MAX_DESCRIPTORS = 64  # in a frame; the kernel allows 253 (SCM_MAX_FD)
 
@@ -73,18 +73,19 @@ def receive(sock: sockets.Socket, size: int = 65536) -> tuple[bytes, list[int]]:
     """Read once: bytes (empty at the end) and the descriptors that came along, close-on-exec."""
     space = sockets.CMSG_SPACE(MAX_DESCRIPTORS * 4)
     data, ancillary, _flags, _address = sock.recvmsg(size, space, sockets.MSG_CMSG_CLOEXEC)
-    descriptors = array.array("i")
+    descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == sockets.SOL_SOCKET and kind == sockets.SCM_RIGHTS:
-            descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-    return data, list(descriptors)
+            whole = payload[: len(payload) - len(payload) % NUMBER.size]
+            descriptors += (fd for (fd,) in NUMBER.iter_unpack(whole))
+    return data, descriptors
 
 
 def send_some(sock: sockets.Socket, data: bytes | memoryview, descriptors: Sequence[int] = ()) -> int:
     """Write once and return how many bytes went; the descriptors go with the first byte."""
     if not descriptors:
         return sock.send(data, sockets.MSG_NOSIGNAL)
-    rights = array.array("i", descriptors)
+    rights = b"".join(map(NUMBER.pack, descriptors))
     return sock.sendmsg([data], [(sockets.SOL_SOCKET, sockets.SCM_RIGHTS, rights)], sockets.MSG_NOSIGNAL)
 
 

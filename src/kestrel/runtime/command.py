@@ -4,9 +4,6 @@ podman, containerd and docker call it many times for every container, so it star
 subcommand imports what it needs when it runs. Errors go to standard error and, as runc's do, to `--log` as records
 whose level is "error"; their sentences are the ones that callers look for ("container does not exist", "container not
 running", "executable file not found in $PATH", ...).
-
-Commands that become parents of a container's process run from a sealed copy of the interpreter (`zygote.py`): a
-container that opens /proc/self/exe for writing finds a read-only file (CVE-2019-5736).
 """
 
 import os
@@ -107,23 +104,20 @@ COMMANDS: dict[str, dict[str, str]] = {
 """Every command and its options."""
 
 _MIXED = frozenset(("state", "kill", "delete", "list", "pause", "resume", "update", "events", "start", "create"))
-_PARENTS = frozenset(("create", "run", "exec"))
 
 
 def main() -> "NoReturn":
-    """Run the command line of this process."""
-    words = sys.argv[1:]
-    before = Options({}, [])
+    """Run the command line of this process; what makes a process of a container must be sealed by now (`main.py`)."""
     name = ""
     try:
-        before = parse(words, GLOBAL)
+        before = parse(sys.argv[1:], GLOBAL)
         name = before.words[0] if before.words else ""
         debug = before.on("debug") or before.text("log-level") == "debug"
         report.configure(before.text("log"), before.text("log-format"), debug=debug)
-        code = _dispatch(before, name, words)
+        code = _dispatch(before, name)
     except (KestrelError, OSError) as error:
         message = error.message if isinstance(error, KestrelError) else _explained(error)
-        told = f"{name} failed: {message}" if name in _PARENTS else message
+        told = f"{name} failed: {message}" if "pid-file" in COMMANDS.get(name, ()) else message
         report.error(told, error.hint if isinstance(error, KestrelError) else None)
         code = 255 if name == "exec" else FAILED
     sys.stdout.flush()
@@ -139,7 +133,7 @@ def _explained(error: OSError) -> str:
     )
 
 
-def _dispatch(before: Options, name: str, words: list[str]) -> int:
+def _dispatch(before: Options, name: str) -> int:
     if before.on("version"):
         return _version()
     if not name or name == "help" or before.on("help"):
@@ -156,27 +150,10 @@ def _dispatch(before: Options, name: str, words: list[str]) -> int:
     if after.on("help"):
         return _help(name)
     after.values["cgroup-manager"] = manager
-    if name in _PARENTS:
-        _seal(words)
     from kestrel.runtime import verbs
 
     verb: Callable[[str, Options], int] = getattr(verbs, f"do_{name}")
     return verb(os.path.abspath(before.text("root") or ROOT), after)
-
-
-def _seal(words: list[str]) -> None:
-    """Execute ourselves again from a copy of the interpreter that nobody can write to, unless this is one.
-
-    Which it is the file itself says: a variable could be set by whoever calls us.
-    """
-    if os.statvfs("/proc/self/exe").f_flag & os.ST_RDONLY:
-        return
-    from kestrel.runtime.sealed import interpreter
-
-    fd = interpreter()
-    if fd >= 0:
-        before = sys.orig_argv[: len(sys.orig_argv) - len(words)]
-        os.execve(f"/proc/self/fd/{fd}", [*before, *words], os.environ)
 
 
 # --- words to people ------------------------------------------------------------------------------------------------
@@ -209,7 +186,3 @@ def _help(command: str = "") -> int:
         lines.append(f"   {names}{'' if kind == 'switch' else ' ' + kind.upper()}")
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -16,8 +16,7 @@ import os
 import sys
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import abi, mounts, seccomp, signals, sockets, syscalls, user_namespaces
-from kestrel.linux.rootfs import Lower, Rootfs
+from kestrel.linux import abi, sealed, seccomp, signals, sockets, syscalls, user_namespaces
 from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
 from kestrel.oci.runtime_seccomp import seccomp_for
 from kestrel.runtime import channel, users
@@ -50,7 +49,7 @@ def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -
         (os.POSIX_SPAWN_DUP2, null, 1),
         (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
     ]
-    program = sealed_interpreter()
+    program = sealed.interpreter()
     try:
         pid = os.posix_spawn(
             f"/proc/self/fd/{program}" if program >= 0 else sys.executable,
@@ -66,25 +65,6 @@ def spawn(run_directory: str, *, environment: Mapping[str, str] | None = None) -
         if program >= 0:
             os.close(program)
     return pid, ours
-
-
-def sealed_interpreter() -> int:
-    """Return a descriptor of this interpreter's file in a detached overlay mount that nobody can write to.
-
-    Without an upper directory overlay has no way to write, even if somebody made the mount writable. -1 when it cannot
-    be mounted here (not root): then nothing runs that could harm the file either.
-    """
-    path = os.path.realpath("/proc/self/exe")
-    folder, name = os.path.split(path)
-    try:
-        # Overlay without an upper wants two lowers; the second is only there to be one.
-        root = mounts.open_rootfs(Rootfs(lowers=(Lower(path=folder), Lower(path="/usr/lib"))))
-    except OSError:
-        return -1
-    try:
-        return syscalls.openat2(root, name, os.O_PATH)
-    finally:
-        os.close(root)
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -195,7 +195,6 @@ def run(path: str, role: str, arguments: list[str]) -> None:
             setattr(module, call, counter.counted(call, getattr(module, call)))
     if role == "zygote":
         zygote.main(arguments)
-    command._seal = len  # type: ignore[assignment] # it would execute itself again before it has done anything
     _be_shell(command.main)
 
 

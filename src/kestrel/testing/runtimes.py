@@ -167,7 +167,7 @@ class Runtime:
         interpreter, script = home / "python3", home / OURS
         shutil.copy(os.path.realpath(sys.executable), interpreter)
         lines = (f"#!{interpreter} -IS", "import sys", f"sys.path.append({str(SOURCE)!r})")
-        script.write_text("\n".join((*lines, "from kestrel.runtime.command import main", "main()", "")))
+        script.write_text("\n".join((*lines, "from kestrel.runtime.main import main", "main()", "")))
         script.chmod(0o755)
         return cls(OURS, home, (str(script),), interpreter)
 

@@ -174,7 +174,7 @@ async def box(make_box: Any) -> Box:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 SOURCE = Path(__file__).parents[3] / "src"
-PROGRAM = f"import sys; sys.path.append({str(SOURCE)!r}); from kestrel.runtime.command import main; main()"
+PROGRAM = f"import sys; sys.path.append({str(SOURCE)!r}); from kestrel.runtime.main import main; main()"
 
 
 @dataclass

@@ -31,7 +31,7 @@ def home(layer: Path) -> Iterator[Path]:
         f"#!{sys.executable} -IS",
         "import sys",
         f"sys.path.append({str(SOURCE)!r})",
-        "from kestrel.runtime.command import main",
+        "from kestrel.runtime.main import main",
         "main()",
     )
     program.write_text("\n".join(lines) + "\n")

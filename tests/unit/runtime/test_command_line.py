@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kestrel.base import plainjson
 from kestrel.base.errors import AlreadyExists, InvalidArgument, NotFound
-from kestrel.runtime import arguments, bundles, figures, hooks, joining, scheduling, verbs
+from kestrel.runtime import arguments, bundles, command, figures, hooks, joining, main, scheduling, verbs
 from kestrel.runtime.bundles import Record
 
 KNOWN = {"bundle,b": "text", "force,f": "switch", "preserve-fds": "number", "env,e": "list"}
@@ -21,6 +21,10 @@ def test_options_are_read_as_go_reads_them() -> None:
     assert read.words == ["id", "--x"]
     assert not arguments.parse(["--force=false", "id"], KNOWN).on("force")
     assert arguments.parse(["-f", "--", "-b"], KNOWN).words == ["-b"]
+
+
+def test_every_command_that_makes_a_process_is_sealed_first() -> None:
+    assert {name for name, options in command.COMMANDS.items() if "pid-file" in options} == main.PARENTS
 
 
 def test_options_may_stand_behind_the_id_where_no_program_follows() -> None:

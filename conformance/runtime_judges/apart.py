@@ -2,7 +2,8 @@
 
 They get a mount and a PID namespace of their own, whose end kills whatever still runs, a network namespace with `lo`
 alone, a directory for what they write, and a terminal, which runtimes want of a container in the foreground. Control
-groups have no namespace that would hold them: those whose names are a suite's own are removed.
+groups have no namespace that would hold them: those whose names are a suite's own are removed. `STAND_INS` come first
+on their PATH: commands of which this machine may have less than they use.
 """
 
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from kestrel.linux import cgroups
 
+STAND_INS = Path(__file__).parent / "stand_ins"
+
 NAMESPACES = [
     *("unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
     # The first process of the namespace reaps what containers leave behind.
@@ -27,11 +30,12 @@ def run(words: Sequence[str], directory: Path, environment: Mapping[str, str], s
     """Run a program to its end, or for so many seconds; return its exit code (124 after that) and what it said."""
     line = ["script", "--quiet", "--return", "--command", shlex.join([*NAMESPACES, *words]), "/dev/null"]
     reader, writer = os.pipe()  # input that does not end: at its end `script` would type into the terminal
+    settings = {**os.environ, **environment, "TMPDIR": str(directory)}
     try:
         done = subprocess.run(
             line,
             cwd=directory,
-            env={**os.environ, **environment, "TMPDIR": str(directory)},
+            env={**settings, "PATH": f"{STAND_INS}:{settings['PATH']}"},
             stdin=reader,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -24,7 +24,6 @@ LEFT_OUT = {"checkpoint": "checkpoint and restore come later: this runtime does 
 """Files that nobody is judged by."""
 
 _WORDS = "it looks for the names that runc's own parts have in runc's debug log"
-_DUMMY = "this kernel has no dummy network devices to move; linux.netDevices is not built either"
 REASONS = (
     ("cgroups", "hugetlb", "no hugetlb controller is mounted here, and the kernel has no huge pages"),
     ("cpu_affinity", "", _WORDS),
@@ -37,12 +36,10 @@ REASONS = (
     ("mounts_sshfs", "", ("binds keep the flags of their source unless an option takes one away, and are made by "
      "the host's root, which may; newer runc sets what is named and no more, with the container's rights")),
     ("mounts_recursive", "r*atime", "it wants options of a filesystem behind those of the mount; here it has none"),
-    ("netdev", "", _DUMMY),
     ("rlimits", "", "its preparation raises a hard limit, which needs CAP_SYS_RESOURCE, and this machine has it not"),
     ("run", "/proc/self/exe clone", _WORDS),
     ("run", "execve error", "it wants runc's words and no more; ours go on to name the interpreter that is missing"),
     ("spec", "spec validator", "it clones a repository from the internet"),
-    ("userns", "network interface", _DUMMY),
 )  # fmt: skip
 
 

@@ -36,7 +36,6 @@ REASONS = (
      "poststart is not run, as the specification has it; runc goes on")),
     ("huge_tlb", "", "no hugetlb controller is mounted here"),
     ("lifecycle", "checkpoint", _CRIU),
-    ("net_devices", "", "this kernel has no dummy network devices to move; linux.netDevices is not built either"),
     ("ns_itype", "", "it unmounts the root that runc leaves mounted on the host; ours leaves none, and it panics"),
     ("poststop_fail", "", "it wants `delete` to fail with a poststop hook; the specification wants a warning"),
     ("process_capabilities_bounding", "", ("it wants capabilities outside of the bounding set to be an error; "

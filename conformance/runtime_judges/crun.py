@@ -69,7 +69,6 @@ REASONS = (
     ("test_cgroup_setup", "cgroup-hugetlb", "the hugetlb controller is not mounted here"),
     ("test_cgroup_setup", "cgroup-v1-exec-cgroup-subpath", ("it makes the group to join in one hierarchy only; as by "
      "runc, it has to be in each that the container is in")),
-    ("test_devices", "net-devices", "the test calls os.unshare, which Python has from 3.12 on"),
     ("test_exec", "exec_add_no_new_privileges", ("it wants `exec` to drop the container's noNewPrivileges; it is kept, "
      "as by runc")),
     ("test_hooks", "test-hook-env-inherit", ("a hook without `env` has none: what is in the caller's environment does "

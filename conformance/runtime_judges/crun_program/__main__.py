@@ -1,14 +1,20 @@
 """Run one program of crun's suite: PROGRAM [TEST=WHY ...], where named tests (`*`: all) are skipped for a reason."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from kestrel.linux import abi, syscalls
+
 program, *words = sys.argv[1:]
 left_out = dict(word.split("=", 1) for word in words)
 sys.path.append(str(Path(program).parent))
 import tests_utils  # noqa: E402 - the suite's own module, beside its programs
+
+if not hasattr(os, "unshare"):  # which Python has from 3.12 on
+    vars(os).update(unshare=syscalls.unshare, setns=syscalls.setns, CLONE_NEWNET=abi.CLONE_NEWNET)
 
 Tests = dict[str, Callable[[], object]]
 everything: Callable[[Tests, str | None], None] = tests_utils.run_all_tests

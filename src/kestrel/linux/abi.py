@@ -159,6 +159,7 @@ TIOCGWINSZ = 0x5413
 
 # netdevice(7)
 SIOCSIFFLAGS = 0x8914
+SIOCGSKNS = 0x894C
 IFF_UP = 1
 
 # statfs(2) f_type

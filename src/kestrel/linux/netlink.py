@@ -42,6 +42,7 @@ _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INFO_SLAVE_KIND, _IFLA_INFO_SLAVE_DATA, _IFLA_BRPORT_MODE = 4, 5, 4
 _IFLA_INET6_ADDR_GEN_MODE, _GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
+_IFA_FLAGS, _IFA_RT_PRIORITY, _IFA_F_PERMANENT, _RT_SCOPE_UNIVERSE = 8, 9, 0x80, 0
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _IFF_UP = 1
 _AF_INET, _AF_INET6 = socket.AF_INET, socket.AF_INET6
@@ -161,6 +162,16 @@ def without_ipv6(index: int = 0, name: str = "") -> Request:
     return Request(_NEWLINK, 0, body, f"keeping IPv6 off {name or f'link {index}'}")
 
 
+def move_link(index: int, netns: int, name: str) -> Request:
+    """Move a link to the namespace behind descriptor `netns`, where it is `name` (`%d` in it: a number that is free).
+
+    It is down there and has lost its addresses; its MTU and hardware address it keeps.
+    """
+    body = _LINK.pack(0, 0, index, 0, 0)
+    body += attribute(_IFLA_IFNAME, _text(name)) + attribute(_IFLA_NET_NS_FD, _number(netns))
+    return Request(_NEWLINK, 0, body, f"moving link {index} to another namespace as {name}")
+
+
 def set_hairpin(name: str) -> Request:
     """Let a bridge send frames back out of the port they came in by.
 
@@ -194,6 +205,16 @@ def add_address(index: int, address: str, prefix: int) -> Request:
     body = _ADDRESS.pack(_AF_INET, prefix, 0, 0, index)
     body += attribute(_IFA_LOCAL, raw) + attribute(_IFA_ADDRESS, raw) + attribute(_IFA_BROADCAST, broadcast)
     return Request(_NEWADDR, _CREATE | _EXCL, body, f"adding address {address}/{prefix}")
+
+
+def give_again(address: bytes, index: int) -> Request:
+    """Give a link an address as `Socket.lasting` returned it, with what was said of it (`man 7 rtnetlink`)."""
+    family, prefix, flags, scope, _ = _ADDRESS.unpack_from(address)
+    found = attributes(address[_ADDRESS.size :])
+    kept = (_IFA_LOCAL, _IFA_ADDRESS, _IFA_BROADCAST, _IFA_FLAGS, _IFA_RT_PRIORITY)
+    body = _ADDRESS.pack(family, prefix, flags, scope, index)
+    body += b"".join(attribute(kind, found[kind]) for kind in kept if kind in found)
+    return Request(_NEWADDR, _CREATE | _EXCL, body, f"giving link {index} its addresses again")
 
 
 def add_default_route(index: int, gateway: str) -> Request:
@@ -259,6 +280,19 @@ class Socket:
         bodies = self._dump(_GETADDR, _ADDRESS.pack(_AF_INET, 0, 0, 0, 0), _NEWADDR)
         return [address for address in map(_address, bodies) if address is not None]
 
+    def lasting(self, index: int) -> list[bytes]:
+        """Return the addresses of a link, of any family, that were given for good and count everywhere.
+
+        In the kernel's own form, for `give_again`.
+        """
+        bodies = self._dump(_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), _NEWADDR)
+        unpacked = [(body, _ADDRESS.unpack_from(body)) for body in bodies]
+        return [
+            body
+            for body, (_, _, flags, scope, at) in unpacked
+            if at == index and flags & _IFA_F_PERMANENT and scope == _RT_SCOPE_UNIVERSE
+        ]
+
     def routes(self) -> list[Route]:
         """Return the IPv4 routes of every table."""
         return [
@@ -266,6 +300,10 @@ class Socket:
             for b in self._dump(_GETROUTE, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), _NEWROUTE)
             if b[0] == _AF_INET
         ]
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""

@@ -39,6 +39,7 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": os.path.isdir("/sys/module/apparmor")},
             "selinux": {"enabled": os.path.isdir("/sys/fs/selinux/booleans")},
             "intelRdt": {"enabled": False},
+            "netDevices": {"enabled": True},
             "mountExtensions": {"idmap": {"enabled": False}},
         },
         "annotations": {},

@@ -3,8 +3,8 @@
 `build` is pure: the same spec gives an equal plan on any machine, without root. It is made by the process that
 creates the container and inherited by init through fork, so nothing is serialised. The order is fixed:
 
-    take bind sources · leave the host's mount table · root · mounts in the spec's order · devices · console ·
-    hooks · masks and read-only paths · names and sysctls · enter the root
+    network devices · take bind sources · leave the host's mount table · root · mounts in the spec's order ·
+    devices · console · hooks · masks and read-only paths · names and sysctls · enter the root
 
 and then the process (`process.py`).
 """
@@ -117,7 +117,7 @@ def build(
     entries = spec.get("mounts") or ()
     root = (spec.get("root") or {}).get("path", "")
     mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids, "" if rootfs is not None else root)
-    operations = _sources(mounts, entries, "" if rootfs is not None else root)
+    operations = _network_devices(linux) + _sources(mounts, entries, "" if rootfs is not None else root)
     operations += [op.OwnMounts(own), op.MountRoot(rootfs, root, own, ids)]
     operations += [users.ActAsOwner(ids.uid(0), ids.gid(0))] if ids is not None else []
     closed = _closed(mounts)
@@ -165,6 +165,14 @@ def _namespaces(entries: Sequence[Mapping[str, str]]) -> tuple[int, tuple[tuple[
         else:
             new |= bit
     return new, tuple(joined)
+
+
+def _network_devices(linux: Mapping[str, Any]) -> list[Operation]:
+    if not linux.get("netDevices"):
+        return []
+    from kestrel.runtime import network_devices
+
+    return [network_devices.parse(linux["netDevices"])]
 
 
 def _sources(mounts: list[Operation], entries: Sequence[Mapping[str, Any]], root: str) -> list[Operation]:

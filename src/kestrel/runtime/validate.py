@@ -45,7 +45,9 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
         if name == "kernel.hostname" or (name == "kernel.domainname" and spec.get("domainname", value) != value):
             member = name.removeprefix("kernel.")
             raise InvalidArgument(f"sysctl {name!r} is not allowed as it conflicts with the OCI {member!r} field")
-    _not_built(linux)
+    _net_devices(linux.get("netDevices") or {}, own)
+    if linux.get("intelRdt"):
+        raise Unimplemented("linux.intelRdt is not supported yet")
 
 
 def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
@@ -64,10 +66,16 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(seen)
 
 
-def _not_built(linux: Mapping[str, Any]) -> None:
-    for name in ("intelRdt", "netDevices"):
-        if linux.get(name):
-            raise Unimplemented(f"linux.{name} is not supported yet")
+def _net_devices(devices: Mapping[str, Any], own: frozenset[str]) -> None:
+    if devices and "network" not in own:
+        raise InvalidArgument("linux.netDevices needs a network namespace of the container's own")
+    inside = [entry.get("name") or name for name, entry in devices.items()]
+    for name in (*devices, *inside):
+        # dev_valid_name() of the kernel's net/core/dev.c; a name that ends early would be another device's.
+        if not 0 < len(name.encode()) < 16 or name in (".", "..") or any(c in "/:" or c <= " " for c in name):
+            raise InvalidArgument(f"linux.netDevices: {name!r} is not a name of a network device")
+        if inside.count(name) > 1 and not name.endswith("%d"):
+            raise InvalidArgument(f"linux.netDevices: two devices are to be {name}")
 
 
 def sysctl(name: str, value: object, own: frozenset[str]) -> None:

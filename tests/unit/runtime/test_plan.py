@@ -139,14 +139,41 @@ def test_a_sysctl_of_a_namespace_that_the_sandbox_owns_is_accepted() -> None:
     assert names.SetSysctl("net.ipv4.ip_forward", "1") in made.operations
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"intelRdt": {"closID": "x"}}, {"netDevices": {"eth0": {}}}],
-)
-def test_what_is_not_built_is_refused_and_not_ignored(change: dict[str, object]) -> None:
+def test_what_is_not_built_is_refused_and_not_ignored() -> None:
     spec = default_spec(["true"])
-    spec["linux"].update(change)
+    spec["linux"]["intelRdt"] = {"closID": "x"}
     with pytest.raises(Unimplemented):
+        plan.build(spec, ROOT)
+
+
+def test_network_devices_are_taken_before_anything_is_mounted() -> None:
+    spec = default_spec(["true"], namespaces=("mount", "network"))
+    spec["linux"]["netDevices"] = {"eth1": {}, "eth2": {"name": "data%d"}}
+    first = plan.build(spec, ROOT).operations[0]
+    assert first.describe() == "take network devices from the host: eth1, eth2 as data%d"
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ({"a/b": {}}, "'a/b' is not a name"),
+        ({"eth0": {"name": ".."}}, "'..' is not a name"),
+        ({"eth0\0": {}}, "is not a name"),
+        ({"a" * 16: {}}, "is not a name"),
+        ({"eth0": {"name": "x"}, "eth1": {"name": "x"}}, "two devices are to be x"),
+    ],
+)
+def test_names_that_no_network_device_can_have_are_refused(devices: dict[str, object], said: str) -> None:
+    spec = default_spec(["true"], namespaces=("mount", "network"))
+    spec["linux"]["netDevices"] = devices
+    with pytest.raises(InvalidArgument, match=said):
+        plan.build(spec, ROOT)
+
+
+def test_network_devices_need_a_network_namespace() -> None:
+    spec = default_spec(["true"], namespaces=("mount", "pid"))
+    spec["linux"]["netDevices"] = {"eth0": {}}
+    with pytest.raises(InvalidArgument, match="network namespace"):
         plan.build(spec, ROOT)
 
 

@@ -22,6 +22,7 @@ TESTS = [
     "tests/integration/runtime/test_cgroups_v2.py",
     "tests/integration/runtime/test_runtime_inside.py",
     "tests/integration/runtime/test_runtime_life.py",
+    "tests/integration/runtime/test_runtime_network_devices.py::test_a_device_moves_into_a_namespace_that_exists_and_stays_there",
     "tests/integration/runtime/test_runtime_users.py",
     "tests/integration/runtime/test_runtime_streams.py::test_exec_joins_every_namespace_the_group_and_the_confinement",
     f"{COMMAND}test_a_container_goes_through_its_life",

@@ -75,7 +75,7 @@ RESOURCES = {
         "throttleWriteIOPSDevice": _THROTTLES,
     },
     "hugepageLimits": [{"": ("pageSize", "limit"), "pageSize": TEXT, "limit": U64}],
-    "network": {"classID": U32, "priorities": [{"name": TEXT, "priority": U32}]},
+    "network": {"classID": U32, "priorities": [{"": ("name", "priority"), "name": TEXT, "priority": U32}]},
     "rdma": {"*": {"hcaHandles": U32, "hcaObjects": U32}},
     "unified": _TEXTS,
 }

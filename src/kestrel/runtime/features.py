@@ -27,7 +27,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(KINDS),
             "capabilities": list(BITS),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {
                 "enabled": True,
                 "actions": ACTIONS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.base.errors import InvalidArgument
 from kestrel.linux.cgroups import DeviceRule, Limits
 
 TYPE_CHECKING = False
@@ -22,16 +22,14 @@ DEFAULT_DEVICES = (
 
 
 def limits(resources: Mapping[str, Any]) -> Limits:
-    """Return the limits. Raises Unimplemented for a controller that is not supported here.
+    """Return the limits.
 
     The limits of kernel memory (`memory.kernel`, `kernelTCP`) are left out, as by runc: Linux counts that memory with
     the rest and no longer limits it alone, and clients still send them.
     """
-    for name in ("network", "rdma"):
-        if resources.get(name):
-            raise Unimplemented(f"linux.resources.{name} is not supported yet")
     memory = resources.get("memory") or {}
     cpu = resources.get("cpu") or {}
+    network = resources.get("network") or {}
     return Limits(
         memory=memory.get("limit") or None,
         reservation=memory.get("reservation") or None,
@@ -49,9 +47,17 @@ def limits(resources: Mapping[str, Any]) -> Limits:
         mems=cpu.get("mems") or "",
         pids=_pids((resources.get("pids") or {}).get("limit")),
         hugepages=tuple((entry["pageSize"], entry["limit"]) for entry in resources.get("hugepageLimits") or ()),
+        rdma=tuple(_rdma(device, entry) for device, entry in (resources.get("rdma") or {}).items()),
+        net_class=network.get("classID"),
+        net_priorities=tuple(f"{entry['name']} {entry['priority']}" for entry in network.get("priorities") or ()),
         unified=dict(resources.get("unified") or {}),
         **_block(resources.get("blockIO") or {}),
     )
+
+
+def _rdma(device: str, entry: Mapping[str, int]) -> str:
+    names = {"hcaHandles": "hca_handle", "hcaObjects": "hca_object"}
+    return " ".join((device, *(f"{names[name]}={entry[name]}" for name in names if entry.get(name) is not None)))
 
 
 def _pids(limit: int | None) -> int | None:

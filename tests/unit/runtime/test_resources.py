@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from kestrel.base.errors import InvalidArgument, Unimplemented
+from kestrel.base.errors import InvalidArgument
 from kestrel.linux.cgroups import DeviceRule
+from kestrel.linux.cgroups.v1 import V1, controllers
 from kestrel.linux.cgroups.v2 import converted, weight
 from kestrel.runtime.resources import DEFAULT_DEVICES, device_rules, limits
 
@@ -70,7 +73,27 @@ def test_a_rule_of_an_unknown_kind_is_refused() -> None:
         device_rules({"devices": [{"allow": True, "type": "z"}]})
 
 
-@pytest.mark.parametrize("spec", [{"rdma": {"x": 1}}, {"network": {"classID": 1}}])
-def test_a_limit_that_is_not_supported_is_not_ignored(spec: dict[str, object]) -> None:
-    with pytest.raises(Unimplemented):
-        limits(spec)
+NETWORK = {
+    "network": {"classID": 0x100001, "priorities": [{"name": "e", "priority": 0}, {"name": "lo", "priority": 5}]}
+}
+RDMA = {"rdma": {"mlx4_0": {"hcaObjects": 1000}, "mlx5_1": {"hcaHandles": 3, "hcaObjects": 0}}}
+
+
+def test_networks_and_adapters_have_files_of_version_1(tmp_path: Path) -> None:
+    # Not mounted where tests run, and to mount them would change the host's groups. Plain files: the last line stays.
+    made = limits({**NETWORK, **RDMA})
+    for controller, *files in (("net_cls", "classid"), ("net_prio", "ifpriomap"), ("rdma", "max")):
+        for name in ("cgroup.procs", "a/cgroup.procs", *(f"a/{controller}.{file}" for file in files)):
+            (tmp_path / controller / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / controller / name).touch()
+    V1(str(tmp_path), controllers(str(tmp_path))).create("a", made).limit(made)
+    assert (tmp_path / "net_cls/a/net_cls.classid").read_text() == "1048577"
+    assert (tmp_path / "net_prio/a/net_prio.ifpriomap").read_text() == "lo 5"
+    assert (tmp_path / "rdma/a/rdma.max").read_text() == "mlx5_1 hca_handle=3 hca_object=0"
+
+
+def test_version_2_limits_adapters_and_does_not_mark_packets() -> None:
+    found = converted(limits(RDMA))
+    assert found == [("rdma.max", "mlx4_0 hca_object=1000"), ("rdma.max", "mlx5_1 hca_handle=3 hca_object=0")]
+    with pytest.raises(OSError, match="does not mark packets"):
+        converted(limits(NETWORK))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 WANTED = ("devices", "memory", "pids", "cpu", "cpuacct", "freezer")
-"""Controllers of version 1 that every group gets; cpuset, blkio and hugetlb only when a limit asks for them."""
+"""Controllers of version 1 that every group gets; the others only when a limit asks for them."""
 
 UNIFIED = "unified"
 """Where systemd mounts version 2's hierarchy, without controllers, beside those of version 1."""
@@ -80,6 +80,9 @@ class V1:
             "cpuset": limits.cpus or limits.mems,
             "blkio": limits.io_weight is not None or limits.io_weights or limits.throttles,
             "hugetlb": limits.hugepages,
+            "rdma": limits.rdma,
+            "net_cls": limits.net_class is not None,
+            "net_prio": limits.net_priorities,
         }
         return names + [name for name, needed in optional.items() if needed and name in self.directories]
 
@@ -183,6 +186,7 @@ class V1Group:
             ("pids.max", "max" if limits.pids is not None and limits.pids < 0 else limits.pids),
             (self._weight_file(), limits.io_weight),
             ("memory.oom_control", 1 if limits.oom_kill_disable else None),
+            ("net_cls.classid", limits.net_class),
         )
         for name, value in simple:
             if value is not None:
@@ -193,6 +197,10 @@ class V1Group:
             write(self._file(f"blkio.throttle.{name}"), value)
         for size, value in limits.hugepages:
             write(self._file(f"hugetlb.{size}.limit_in_bytes"), str(value))
+        for value in limits.rdma:
+            write(self._file("rdma.max"), value)
+        for value in limits.net_priorities:
+            write(self._file("net_prio.ifpriomap"), value)
 
     def _limit_time(self, period: tuple[str, int | None], share: tuple[str, int | None]) -> None:
         """A share of a period may not exceed the parent's at any moment: where one order does, the other does not."""

@@ -263,6 +263,9 @@ def converted(limits: Limits) -> list[tuple[str, str]]:
         found.append(("io.max", f"{device} {_THROTTLES[name]}={rate if int(rate) else 'max'}"))
     found += [("io.bfq.weight", value) for value in limits.io_weights]
     found += [(f"hugetlb.{size}.max", str(value)) for size, value in limits.hugepages]
+    found += [("rdma.max", value) for value in limits.rdma]
+    if limits.net_class is not None or limits.net_priorities:
+        raise OSError(errno.ENOTSUP, "version 2 of control groups does not mark packets", "net_cls")
     found += sorted(limits.unified.items())
     return found
 

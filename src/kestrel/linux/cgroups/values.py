@@ -57,6 +57,11 @@ class Limits:
     throttles: tuple[tuple[str, str], ...] = ()
     """(file of version 1 such as `read_bps_device`, `MAJOR:MINOR RATE`)."""
     hugepages: tuple[tuple[str, int], ...] = ()
+    rdma: tuple[str, ...] = ()
+    """`DEVICE hca_handle=NUMBER hca_object=NUMBER`."""
+    net_class: int | None = None
+    net_priorities: tuple[str, ...] = ()
+    """`INTERFACE PRIORITY`. Version 2 has neither this nor `net_class`: there a firewall tells groups apart."""
     unified: Mapping[str, str] = field(default_factory=dict)
 
 

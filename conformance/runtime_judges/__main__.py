@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime_judges import bats, contest, crun, runtime_tools
 from runtime_judges.report import Verdict, renewed
-from runtime_judges.suite import AbsentError, Suite
+from runtime_judges.suite import AbsentError, Suite, commit
 from runtime_judges.tap import Result
 
 HERE = Path(__file__).parent.parent
@@ -41,7 +41,9 @@ def main() -> int:
             ours = _run(suite, source, wanted.runtime, wanted.programs, wanted.verbose)
             there = bool(shutil.which(wanted.beside))
             theirs = _run(suite, source, wanted.beside, wanted.programs, wanted.verbose) if there else []
-            verdicts[suite.name] = Verdict(suite=suite, ours=ours, theirs=theirs, beside=wanted.beside)
+            verdicts[suite.name] = Verdict(
+                suite=suite, ours=ours, theirs=theirs, beside=wanted.beside, commit=commit(source)
+            )
     print("", *(verdict.line for verdict in verdicts.values()), sep="\n")
     unexplained = [check for verdict in verdicts.values() for check in verdict.unexplained]
     print(*(f"not explained: {check}" for check in unexplained), sep="\n")

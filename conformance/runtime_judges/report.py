@@ -13,12 +13,16 @@ from runtime_judges.tap import Result
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What a suite said of our runtime and of the one beside it, which may not have been asked (no results)."""
+    """What a suite, at a commit of its source, said of our runtime and of the one beside it.
+
+    That one may not have been asked (no results).
+    """
 
     suite: Suite
     ours: Sequence[Result]
     theirs: Sequence[Result]
     beside: str
+    commit: str = ""
 
     @property
     def line(self) -> str:
@@ -38,7 +42,8 @@ class Verdict:
     def section(self) -> str:
         clean = f"{sum(r.clean for r in self.ours)} of {len(self.ours)} programs are clean"
         clean += f"; {self.beside}: {sum(r.clean for r in self.theirs)}" if self.theirs else ""
-        lines = [self.suite.about, "", f"{clean}."]
+        about = f"{self.suite.about} At commit `{self.commit}`." if self.commit else self.suite.about
+        lines = [about, "", f"{clean}."]
         failed_there = {result.name: len(result.failed) for result in self.theirs}
         for result in self.ours:
             if result.failed:

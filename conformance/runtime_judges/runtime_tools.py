@@ -20,6 +20,7 @@ from runtime_judges.tap import Result, read
 MODULE = "github.com/opencontainers/runtime-tools"
 VERSION = "v0.9.1-0.20250523060157-0ea5ed0382a2"
 TIMEOUT = 150  # seconds for one program; most need less than one
+_BLOCK = "it gives a weight to the block device 8:0, which is not on this machine (nor has every kernel weights)"
 _LSM = "the security module it asks for is not in force in this kernel; being refused is what the profile is for"
 
 REASONS = (
@@ -27,8 +28,8 @@ REASONS = (
     ("start", "", "a container without `process` is refused at `create` already, as by runc, not at `start`"),
     ("hooks_stdin", "prestart", ("it wants the state `created`; since runtime-spec 1.0.2 prestart belongs to `create`, "
      "so the state is `creating`")),
-    ("linux_cgroups_blkio", "", "this kernel's block layer has no weights (blkio.weight is absent)"),
-    ("linux_cgroups_relative_blkio", "", "this kernel's block layer has no weights (blkio.weight is absent)"),
+    ("linux_cgroups_blkio", "", _BLOCK),
+    ("linux_cgroups_relative_blkio", "", _BLOCK),
     ("linux_cgroups_hugetlb", "", "the hugetlb controller is not mounted here"),
     ("linux_cgroups_relative_hugetlb", "", "the hugetlb controller is not mounted here"),
     ("linux_cgroups_network", "", "the net_cls and net_prio controllers are not mounted here"),

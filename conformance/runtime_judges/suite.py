@@ -1,6 +1,7 @@
 """What a suite of another project is to us: where it lies, how it is run, and why some of it fails."""
 
 import os
+import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,3 +45,11 @@ def corpus(name: str, needs: Iterable[str] = ()) -> Path:
         if not (Path(given) / name / path).exists():
             raise AbsentError(f"there is no {name}/{path} in $KESTREL_CORPORA")
     return (Path(given) / name).absolute()
+
+
+def commit(source: Path) -> str:
+    """Return the commit of a source tree as git checked it out, empty for any other."""
+    if not (source / ".git").exists():
+        return ""
+    line = ["git", "-C", str(source), "rev-parse", "HEAD"]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip()

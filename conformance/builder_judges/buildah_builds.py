@@ -19,7 +19,8 @@ from builder_judges.go.values import Package
 from builder_judges.kestrel_builds import Kestrel, Order, unpack
 from builder_judges.peers import Made, peers
 from builder_judges.pictures import Picture, picture
-from builder_judges.report import Report
+from builder_judges.report import Report, Skip
+from kestrel.testing import images
 
 NAMES = tuple(
     f"{host}{name}:{tag}"
@@ -43,11 +44,11 @@ REASONS = {
     "add": "adds a page of a host that cannot be reached",
     "stage-container-as-source-plus-hardlinks": "builds on one build of busybox, by digest",
     "header-builtin": "copies the C library of other platforms' images",
-    "mount-targets-new": "copies a program that has to be compiled first",
-    "mount-targets-old": "copies a program that has to be compiled first",
-    "mount-targets-mount": "copies a program that has to be compiled first",
     "quoted and inherited arg": "uses bash's printf %q; the stand-in has busybox's shell",
 }
+
+COMPILED = {"mount-targets": "true"}
+"""The program of a context that is to be compiled beforehand. busybox does what it is called, so it stands in."""
 
 
 def packages() -> dict[str, Package]:
@@ -95,6 +96,8 @@ class Judge:
         dockerfile = case.get("dockerfile") or "Dockerfile"
         if case.get("contextDir"):
             shutil.copytree(self.data / case["contextDir"], context, symlinks=True)
+            if case["contextDir"] in COMPILED:
+                shutil.copy(images.BUSYBOX, context / COMPILED[case["contextDir"]])
         else:
             context.mkdir()
             if case.get("dockerfile"):
@@ -130,7 +133,7 @@ def _case(report: Report, judge: Judge, name: str, case: dict[str, Any]) -> None
         else:
             _compared(report, judge, name, case, order, ours, scratch)
     except Exception as error:  # noqa: BLE001 - the case cannot be laid out here
-        report.skip(name, f"{type(error).__name__}: {error}")
+        report.skip(name, "it cannot be laid out here", Skip.LACKING, f"{type(error).__name__}: {error}")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -156,7 +159,7 @@ def _compared(
     built = {name: picture(made.layout) for name, made in theirs.items() if made.layout is not None}
     if not built:
         why = "; ".join(f"{name}: {_last(made.said)}" for name, made in theirs.items())
-        report.skip(name, f"no other builder builds it with the stand-ins: {why or 'none is here'}")
+        report.skip(name, "no other builder here builds it", seen=why or "none is here")
         return
     if ours.layout is None and "BuildKit" in theirs and "BuildKit" not in built:
         report.passed.append(name)  # docker's own builder refuses it as well

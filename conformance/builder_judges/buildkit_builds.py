@@ -25,7 +25,7 @@ from builder_judges.go.library.testify import Testing
 from builder_judges.go.suite import Suite
 from builder_judges.go.values import Error, Failed, Native, Package, Skipped, Struct, Type, Unsupported
 from builder_judges.kestrel_builds import Kestrel, blob
-from builder_judges.report import Report
+from builder_judges.report import Report, Skip
 
 BASES = tuple(
     "busybox busybox:latest busybox:stable-musl alpine alpine:latest docker.io/library/busybox:latest".split()
@@ -288,7 +288,7 @@ def _fill(template: str, values: Struct) -> tuple[str, None]:
 
 def builds(root: Path, only: "set[str] | None" = None) -> Report:
     """Judge every integration test. `only` names a few."""
-    report = Report("buildkit integration")
+    report = Report("buildkit integration", reasons=DIFFERENT)
     files = sorted((root / "frontend/dockerfile").glob("*_test.go"))
     with Kestrel.make(BASES) as kestrel:
         for file in files:
@@ -296,9 +296,9 @@ def builds(root: Path, only: "set[str] | None" = None) -> Report:
             for name in [n for n in probe.load(file) if n.startswith("test")]:
                 if only and name not in only:
                     continue
-                reason = LEFT_OUT.get(file.name) or REASONS.get(name)
-                if reason and not only:
-                    report.skip(name, reason)
+                known = LEFT_OUT.get(file.name) or REASONS.get(name)
+                if known and not only:
+                    report.skip(name, known[1], known[0])
                 else:
                     _case(report, kestrel, files, name)
     return report
@@ -313,6 +313,7 @@ def _case(report: Report, kestrel: Kestrel, files: list[Path], name: str) -> Non
     suite.universe.names.update(
         {
             "getFrontend": lambda *_: builder,
+            "ensurePruneAll": lambda *_: builder.Prune(),
             "fixedWriteCloser": lambda sink: sink,
             "newContainerd": lambda _: (_Store(builder), None),
             "applyTemplate": _fill,
@@ -328,16 +329,16 @@ def _case(report: Report, kestrel: Kestrel, files: list[Path], name: str) -> Non
         suite.call(name, t, Sandbox(builder, kestrel.instance.registry))
         report.passed.append(name)
     except Failed as failure:
-        known = DIFFERENT.get(name)
-        report.failed.append((name, f"line {suite.line}: {failure}" + (f"\n    known: {known}" if known else "")))
+        report.failed.append((name, f"line {suite.line}: {failure}"))
     except Unsupported as unsupported:
-        report.skip(name, f"line {suite.line} asks for {unsupported}")
+        report.skip(name, f"it asks for {unsupported}", Skip.LACKING, f"line {suite.line}")
     except Skipped as skipped:
         report.skip(name, f"it skips itself: {skipped}")
     except AssertionError as hung:
         report.failed.append((name, str(hung)))
     except Exception as error:  # noqa: BLE001 - the walk met something it has no words for
-        report.skip(name, f"line {suite.line} is beyond the walk: {type(error).__name__}: {error}")
+        seen = f"line {suite.line}: {type(error).__name__}: {error}"
+        report.skip(name, "it is beyond what is carried out here", Skip.LACKING, seen)
     finally:
         t.finish()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -19,6 +19,15 @@ from builder_judges.kestrel_builds import Kestrel, Order, manifest_of, unpack
 
 IGNORED = {"contextkey", "dockerfilekey", "local-sessionid:basedir", "frontend.caps", "image-resolve-mode"}
 
+OPTIONS = {
+    "hostname": "--hostname",
+    "memory": "--memory",
+    "no-cache": "--no-cache-filter",
+    "shm-size": "--shm-size",
+    "ulimit": "--ulimit",
+}
+"""What BuildKit's frontend takes as attributes, in `kestrel build`'s words; several are separated by commas."""
+
 
 class Builder(Native):
     """The `frontend` and the client of a case: what is asked of BuildKit is asked of Kestrel."""
@@ -61,7 +70,11 @@ class Builder(Native):
         return gateway.Solve(None, request)
 
     def Prune(self, *_: Any) -> None:
-        raise Unsupported("Prune")
+        self._kestrel.instance("builder", "prune", "--all")
+
+    def DiskUsage(self, *_: Any) -> tuple[list[Any], None]:
+        """What the builder holds is what it would let go of, or say why not."""
+        return self._kestrel.instance("builder", "prune", "--all", "--dry-run", "--json").json()["judged"], None
 
     def _solve(self, options: Struct) -> tuple[Any, Any]:
         fields = options.fields
@@ -91,8 +104,7 @@ class Builder(Native):
         filename = attributes.pop("filename", "")
         words: dict[str, list[str]] = {"args": [], "labels": [], "contexts": []}
         network, no_cache = "", False
-        granted = [e for e in fields.get("AllowedEntitlements") or [] if e == "network.host"]
-        extra = [word for each in granted for word in ("--allow", each)]
+        extra = [word for each in fields.get("AllowedEntitlements") or [] for word in ("--allow", each)]
         for name, value in attributes.items():
             kind, _, rest = name.partition(":")
             if kind == "build-arg":
@@ -103,9 +115,9 @@ class Builder(Native):
                 words["contexts"].append(f"{rest}={self._named(value, given, fields.get('OCIStores') or {})}")
             elif name == "context":
                 context = value
+            elif name in OPTIONS and value:
+                extra += [word for part in value.split(",") for word in (OPTIONS[name], part)]
             elif name == "no-cache":
-                if value:
-                    raise Unsupported("no-cache of single stages")
                 no_cache = True
             elif name == "force-network-mode":
                 network = value
@@ -162,6 +174,8 @@ class Builder(Native):
                 "tar",
             ):
                 attributes.pop(ignored, None)
+            if attributes.get("source-date-epoch") == "":
+                del attributes["source-date-epoch"]  # no time of the output's own: ours has none
             if attributes:
                 raise Unsupported(f"the output option {next(iter(attributes))}")
             place = Path(tempfile.mkdtemp(dir=self._scratch)) / f"{number}.tar"

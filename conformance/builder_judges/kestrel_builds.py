@@ -47,6 +47,7 @@ nobody:x:65534:
 FILES: "images.Files" = {
     "bin/adduser": ADDUSER,
     "bin/bash": b'#!/bin/sh\nexec /bin/sh "$@"\n',
+    "usr/bin/script": b"#!/bin/sh\n",
     "etc/passwd": PASSWD,
     "etc/group": GROUP,
     "etc/shadow": b"root:*::0:::::\n",

@@ -50,7 +50,10 @@ def lint(root: Path) -> Iterator[Report]:
         counts[name] = counts.get(name, 0) + 1
         title = f"{name} {counts[name]}"
         if name == "testBaseImagePlatformMismatch":
-            report.skip(title, "needs a registry with an image of another platform; our unit tests have the rule")
+            report.skip(
+                title,
+                "needs a registry with an image of another platform; tests/unit/dockerfile/test_lint.py has the rule",
+            )
             continue
         given = {k.removeprefix("build-arg:"): v for k, v in (case.get("FrontendAttrs") or {}).items()}
         checked = examine(case["Dockerfile"], ignore=case.get("DockerIgnore") or "", args=given)

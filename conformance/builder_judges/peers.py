@@ -36,6 +36,8 @@ class Buildah:
     name = "buildah"
 
     def __init__(self, root: Path, base: Path, names: tuple[str, ...]) -> None:
+        self._temporary = str(root / "tmp")  # where buildah keeps caches of RUN --mount for good, too
+        os.makedirs(self._temporary)
         self._command = [
             "buildah",
             "--root",
@@ -56,6 +58,7 @@ class Buildah:
             text=True,
             timeout=TIMEOUT,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": self._temporary},
         )
 
     def build(self, order: Order, scratch: Path) -> Made:
@@ -172,4 +175,14 @@ def peers(base: Path, names: tuple[str, ...]) -> "Iterator[list[Buildah | BuildK
             return
         yield found
     finally:
+        _unmount(root)
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _unmount(root: Path) -> None:
+    """Take away what buildah leaves mounted of builds that failed (`man 5 proc`, mountinfo: the fifth word)."""
+    with open("/proc/self/mountinfo") as file:
+        places = [line.split(" ")[4] for line in file]
+    for place in reversed(places):
+        if place.startswith(f"{root}/"):
+            subprocess.run(["umount", "-l", place], check=False)

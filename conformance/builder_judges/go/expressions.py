@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from builder_judges.go.nodes import Node, children, text
 from builder_judges.go.values import (
@@ -22,9 +22,6 @@ from builder_judges.go.values import (
 )
 from builder_judges.golang import unquote
 
-if TYPE_CHECKING:
-    from builder_judges.go.suite import Suite
-
 
 @dataclass
 class Function:
@@ -33,6 +30,20 @@ class Function:
     node: Node
     scope: "Scope"
     receiver: Any = None
+
+
+class Program(Protocol):
+    """What a walk knows of the package it is in: the `Suite`."""
+
+    types: dict[str, Type]
+    methods: dict[tuple[str, str], Node]
+    scope_of: dict[int, Scope]
+    text_type: Callable[[str], Any] | None
+    line: int
+
+    def apply(self, function: Any, *arguments: Any) -> Any: ...
+
+    def declare_types(self, node: Node) -> None: ...
 
 
 def _len(value: Any) -> int:
@@ -70,7 +81,7 @@ BUILTINS: dict[str, Any] = {
 class Expressions:
     """What one call evaluates. `scope` is where types are looked up."""
 
-    def __init__(self, suite: "Suite", scope: Scope) -> None:
+    def __init__(self, suite: Program, scope: Scope) -> None:
         self.suite = suite
         self.scope = scope
 

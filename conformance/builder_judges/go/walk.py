@@ -1,14 +1,11 @@
 """Statements of Go, carried out: one `Walk` for each call of a function."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from builder_judges.go.expressions import Expressions, Function, binary
+from builder_judges.go.expressions import Expressions, Function, Program, binary
 from builder_judges.go.nodes import Node, children, text
 from builder_judges.go.values import Failed, Scope, Struct, Unsupported, dereferenced, same, store
-
-if TYPE_CHECKING:
-    from builder_judges.go.suite import Suite
 
 
 class Return(Exception):
@@ -32,7 +29,7 @@ class Continue(Exception):
 class Walk(Expressions):
     """One call in progress."""
 
-    def __init__(self, suite: "Suite", scope: Scope) -> None:
+    def __init__(self, suite: Program, scope: Scope) -> None:
         super().__init__(suite, scope)
         self.deferred: list[Callable[[], Any]] = []
         self.results: list[str] = []
@@ -272,6 +269,13 @@ class Walk(Expressions):
             if onward.label and onward.label != loop.label:
                 raise
         return False
+
+    def _select_statement(self, node: Node, scope: Scope) -> None:
+        """Nothing runs beside the test here, so no channel has anything to say: the default is what happens."""
+        default = next((case for case in children(node) if case.type == "default_case"), None)
+        if default is None:
+            raise Unsupported("a wait for a channel")
+        self.block(default, Scope(scope))
 
     def _expression_switch_statement(self, node: Node, scope: Scope) -> None:
         inner = Scope(scope)

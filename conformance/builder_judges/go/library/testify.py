@@ -118,16 +118,16 @@ class Testing(Native):
     def Cleanup(self, function: Any) -> None:
         self._cleanups.append(lambda: self.apply(function))
 
-    def Skip(self, *words: Any) -> None:
-        raise Skipped(" ".join(map(words, words)))
+    def Skip(self, *said: Any) -> None:
+        raise Skipped(" ".join(map(str, said)))
 
     SkipNow = Skip
 
     def Skipf(self, pattern: str, *values: Any) -> None:
         raise Skipped(formatted(pattern, *values))
 
-    def Fatal(self, *words: Any) -> None:
-        raise Failed(" ".join(map(words, words)))
+    def Fatal(self, *said: Any) -> None:
+        raise Failed(" ".join(map(str, said)))
 
     Error = Fatal
 

@@ -27,9 +27,13 @@ PROC_OVERLAYS = frozenset(
 )
 
 
+ROOT = -1
+"""The index of the root among the sources."""
+
+
 @dataclass(frozen=True, slots=True)
 class TakeSource(Operation):
-    """Copy the source of a bind mount, while the host's mounts and their peer groups are still as they were."""
+    """Copy the source of a bind mount, or the root, while the host's mounts and their peers are still as they were."""
 
     index: int
     path: str
@@ -94,7 +98,7 @@ class MountRoot(Operation):
     A plan is attached over "/" of the new namespace, where this process does not see it until it enters it by
     descriptor: no directory of the host has to lend its name. A directory is attached over itself, where hooks that
     mount something into the container look for it. Not `attached`, it stays outside of the mount namespace, which is
-    somebody else's.
+    somebody else's. One that was taken before, as the source `ROOT`, is a slave: what the host mounts in it is seen.
     """
 
     plan: "Rootfs | None"
@@ -117,8 +121,10 @@ class MountRoot(Operation):
                 users.own(self.plan.upper, self.ids)
             place.root = mounts.open_rootfs(self.plan, user_namespace=place.user_namespace)
         else:
-            place.root = mounts.clone(self.path, recursive=True)
-            mounts.set_attributes(place.root, propagation=abi.MS_PRIVATE, recursive=True)
+            taken = place.sources.pop(ROOT, -1)
+            place.root = taken if taken >= 0 else mounts.clone(self.path, recursive=True)
+            propagation = abi.MS_SLAVE if taken >= 0 else abi.MS_PRIVATE
+            mounts.set_attributes(place.root, propagation=propagation, recursive=True)
         if not self.attached:
             return
         with opened(os.open(where, mounts.PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as target:

@@ -118,6 +118,9 @@ def build(
     root = (spec.get("root") or {}).get("path", "")
     mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids, "" if rootfs is not None else root)
     operations = _network_devices(linux) + _sources(mounts, entries, "" if rootfs is not None else root)
+    words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
+    if words.propagation == abi.MS_SLAVE and rootfs is None and own:
+        operations.append(op.TakeSource(op.ROOT, root, recursive=True))
     operations += [op.OwnMounts(own), op.MountRoot(rootfs, root, own, ids)]
     operations += [users.ActAsOwner(ids.uid(0), ids.gid(0))] if ids is not None else []
     closed = _closed(mounts)
@@ -138,7 +141,6 @@ def build(
     operations += [names.SetSysctl(name, value) for name, value in (linux.get("sysctl") or {}).items()]
     if (spec.get("root") or {}).get("readonly"):
         operations.append(op.SetRootFlags())
-    words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
     how = "chroot" if not own else "pivot" if pivot else "cover"
     # All is private but for what a mount asked to be shared, which stays so.
     propagation = words.propagation if words.propagation != abi.MS_PRIVATE else 0

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +91,19 @@ def test_a_spec_for_callers_without_root_has_users_of_its_own_and_no_network(run
     assert "user" in kinds
     assert "network" not in kinds
     assert linux["uidMappings"] == [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+
+
+@pytest.mark.parametrize(("word", "seen"), [("rslave", True), ("rprivate", False), ("rshared", False)])
+def test_what_the_host_mounts_in_the_root_is_seen_by_a_slave(runtime: Any, word: str, seen: bool) -> None:
+    root = runtime.bundle / "rootfs"
+    subprocess.run(["mount", "--bind", "--make-shared", str(root), str(root)], check=True)
+    try:
+        runtime.spec("sleep", "60", linux={"rootfsPropagation": word})
+        runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "one")
+        subprocess.run(["mount", "-t", "tmpfs", "ktest", str(root / "home")], check=True)
+        assert (" /home " in runtime.ok("exec", "one", "cat", "/proc/self/mounts")) == seen
+        runtime.ok("exec", "--cap", "CAP_SYS_ADMIN", "one", "mount", "-t", "tmpfs", "inner", "/tmp")
+        assert "inner" not in Path("/proc/self/mounts").read_text()
+    finally:
+        runtime("delete", "--force", "one")
+        subprocess.run(["umount", "--recursive", str(root)], check=True)

@@ -39,7 +39,8 @@ REASONS = (
     ("linux_mount_label", "", _LSM),
     ("linux_process_apparmor_profile", "", _LSM),
     ("misc_props", "", "the program forgets to copy `runtimetest` into the bundle that it then runs"),
-    ("pidfile", "", "it kills a container of `true`, which has ended, and wants that to work"),
+    ("pidfile", "", ("it kills a container of `true`, which has ended, and wants that to work; runc passes at times, "
+     "since its `start` does not wait for the program")),
     ("process_capabilities", "CAP_SYS_RESOURCE", ("this machine does not have CAP_SYS_RESOURCE to give (runc gives up "
      "before the program begins)")),
     ("process_capabilities_fail", "", ("it wants an unknown capability to be an error; the specification made it a "

@@ -67,3 +67,23 @@ async def test_a_root_filesystem_as_a_directory_that_must_be_empty(world: World,
 def test_outputs_that_cannot_be_meant_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_output(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"tags": ("UP:x",)}, "the repository must be lower case"),
+        ({"tags": ("a@sha256:" + "0" * 64,)}, "has a digest"),
+        ({"network": "nome"}, "unknown network `nome`"),
+        ({"outputs": ("type=tar,dest=/dev/null/x.tar",)}, "/dev/null is not a directory to write into"),
+        ({"outputs": ("type=oci,dest=/tmp",)}, "the output /tmp is a directory"),
+        ({"outputs": ("/dev/null",)}, "the output /dev/null is a file"),
+    ],
+)
+async def test_what_a_request_has_wrong_is_said_before_anything_runs(
+    world: World, options: dict[str, Any], sentence: str
+) -> None:
+    options = {**options, "outputs": tuple(parse_output(text) for text in options.get("outputs", ()))}
+    with pytest.raises(InvalidArgument, match=sentence):
+        await world.build("FROM busybox\nRUN true\n", **options)
+    assert world.ran() == []

@@ -164,3 +164,32 @@ def test_a_build_s_commands_find_hosts_and_have_limits(platform: Instance, tmp_p
     other = platform("build", "--json", "--add-host", "db.test:10.9.8.6", str(tmp_path)).json()
     assert [step["cached"] for step in other["steps"]] == [False]
     assert "invalid host" in platform(*build[:-1], "db.test:nowhere", str(tmp_path), code=2).err
+
+
+def test_secrets_come_from_files_and_variables_as_with_docker(platform: Instance, tmp_path: Path) -> None:
+    mounts = "".join(f"RUN --mount=type=secret,id={name} cat /run/secrets/{name} && echo\n" for name in "abcd")
+    (tmp_path / "Dockerfile").write_text(f"FROM box\n{mounts}")
+    for name in "ad":
+        (tmp_path / name).write_text(f"the file {name}")
+    given = ["id=a,src=a", "id=b,env=OTHER", "type=env,id=c", "id=d"]
+    answer = platform(
+        *("build", "--no-cache", str(tmp_path)),
+        *(word for text in given for word in ("--secret", text)),
+        cwd=tmp_path,
+        env={"OTHER": "the variable OTHER", "c": "the variable c"},
+    )
+    said = [line.partition("]   ")[2] for line in answer.err.splitlines()]
+    assert [line for line in said if line] == ["the file a", "the variable OTHER", "the variable c", "the file d"]
+    for text, sentence in (
+        ("id=x,env=NONE", "there is no variable NONE for the secret x"),
+        ("idd=x", "invalid secret 'idd=x'"),
+        ("id=x", f"cannot read the secret `x` from {tmp_path}/x: no such file or directory"),
+    ):
+        assert sentence in platform("build", "--secret", text, str(tmp_path), cwd=tmp_path, code=None).err
+
+
+def test_the_time_that_is_set_for_everything_is_a_build_s_too(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\n")
+    for arguments, year in (((), "2001"), (("--build-arg", "SOURCE_DATE_EPOCH=1100000000"), "2004")):
+        platform("build", "-t", "then", *arguments, str(tmp_path), env={"SOURCE_DATE_EPOCH": "1000000000"})
+        assert platform.inspect("then")["created"].startswith(year)

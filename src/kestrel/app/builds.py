@@ -10,14 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kestrel.base.errors import InvalidArgument
 from kestrel.build.executor import Output, Process, Ran, Run
 from kestrel.engine import Engine, Mount, Resources, Step
 from kestrel.images import ImageService
 from kestrel.images import bootstrap as debian
 from kestrel.oci.config import ImageConfig
-
-NETWORKS = {"default": "bridge", "bridge": "bridge", "host": "host", "none": "none"}
 
 
 class EngineExecutor:
@@ -36,8 +33,6 @@ class EngineExecutor:
 
 
 def _step(run: Run) -> Step:
-    if run.network not in NETWORKS:
-        raise InvalidArgument(f"unknown network {run.network!r}", hint="there are default, host and none")
     return Step(
         id=run.id,
         rootfs=run.rootfs,
@@ -46,7 +41,7 @@ def _step(run: Run) -> Step:
         cwd=run.cwd,
         user=run.user,
         users=run.users,
-        network=NETWORKS[run.network],
+        network="bridge" if run.network == "default" else run.network,
         hostname=run.hostname,
         hosts=tuple((address, (name,)) for name, address in run.hosts),
         mounts=tuple(

@@ -15,20 +15,24 @@ from typing import Final
 from kestrel.archive.apply import OPAQUE, WHITEOUT
 from kestrel.archive.compression import LayerReader
 from kestrel.archive.entries import Entry, Kind, TarReader
-from kestrel.build.leaks import known_forms
+from kestrel.build.leaks import Look, known_forms
 from kestrel.content import Store
 from kestrel.images import Image
 
-_LARGEST: Final = 32 << 20
-_CACHES: Final = (
-    (re.compile(r"var/lib/apt/lists/.+"), "rm -rf /var/lib/apt/lists/* in the same RUN"),
-    (re.compile(r"var/cache/apt/.+\.(deb|bin)"), "apt-get clean in the same RUN"),
-    (re.compile(r"var/cache/apk/.+"), "apk add --no-cache"),
-    (re.compile(r"(root|home/[^/]+)/\.cache/pip/.+"), "pip install --no-cache-dir, or a cache mount"),
-    (re.compile(r"(root|home/[^/]+)/\.npm/_cacache/.+"), "npm ci with --mount=type=cache,target=/root/.npm"),
-    (re.compile(r"(usr/local/share/\.cache|(root|home/[^/]+)/\.cache)/yarn/.+"), "yarn cache clean in the same RUN"),
-    (re.compile(r"var/cache/(yum|dnf|libdnf5)/.+"), "dnf clean all in the same RUN"),
-    (re.compile(r"(.+/)?\.git/.+"), "add .git to .dockerignore"),
+_CACHES: Final = "caches of a package manager"
+_NEEDLESS: Final = (
+    (re.compile(r"var/lib/apt/lists/.+"), _CACHES, "rm -rf /var/lib/apt/lists/* in the same RUN"),
+    (re.compile(r"var/cache/apt/.+\.(deb|bin)"), _CACHES, "apt-get clean in the same RUN"),
+    (re.compile(r"var/cache/apk/.+"), _CACHES, "apk add --no-cache"),
+    (re.compile(r"(root|home/[^/]+)/\.cache/pip/.+"), _CACHES, "pip install --no-cache-dir, or a cache mount"),
+    (re.compile(r"(root|home/[^/]+)/\.npm/_cacache/.+"), _CACHES, "npm ci with --mount=type=cache,target=/root/.npm"),
+    (
+        re.compile(r"(usr/local/share/\.cache|(root|home/[^/]+)/\.cache)/yarn/.+"),
+        _CACHES,
+        "yarn cache clean in the same RUN",
+    ),
+    (re.compile(r"var/cache/(yum|dnf|libdnf5)/.+"), _CACHES, "dnf clean all in the same RUN"),
+    (re.compile(r"(.+/)?\.git/.+"), "the history of a repository", "add .git to .dockerignore"),
 )
 
 
@@ -51,13 +55,13 @@ class Waste:
 
 @dataclass(slots=True)
 class LayerContents:
-    """What one layer added: bytes and files, and what of it is waste, by reason."""
+    """What one layer added: bytes and files, and what of it is waste, by reason and remedy."""
 
     created_by: str
     diff_id: str
     size: int = 0
     files: int = 0
-    waste: dict[str, Waste] = field(default_factory=dict)
+    waste: dict[tuple[str, str], Waste] = field(default_factory=dict)
 
     @property
     def wasted(self) -> int:
@@ -66,7 +70,7 @@ class LayerContents:
 
     def note(self, why: str, remedy: str, path: str, size: int) -> None:
         """Count a file as waste."""
-        self.waste.setdefault(why, Waste(why, remedy)).add(path, size)
+        self.waste.setdefault((why, remedy), Waste(why, remedy)).add(path, size)
 
 
 @dataclass(slots=True)
@@ -153,24 +157,21 @@ class _Reading:
 
     def _file(self, current: LayerContents, index: int, path: str, entry: Entry, tar: TarReader) -> None:
         size = entry.size
-        hasher, kept, length = hashlib.sha256(), [], 0
+        hasher, look = hashlib.sha256(), Look(f"/{path}", [])
         for piece in tar.data():
             hasher.update(piece)
-            length += len(piece)
-            if length <= _LARGEST:
-                kept.append(bytes(piece))
+            look.take(bytes(piece))
         current.size += size
         current.files += 1
-        for what, line in known_forms(b"".join(kept)):
-            self.keys.append(Key(what, f"/{path}", line, current.created_by))
+        self.keys += [Key(what, where, line, current.created_by) for what, where, line in look.keys]
         now = _Was(index, size, hasher.digest(), (entry.mode, entry.uid, entry.gid))
         before = self._now.get(path)
         if before is not None and size:
             self._again(current, path, before, now)
         elif size:
-            for expression, remedy in _CACHES:
+            for expression, why, remedy in _NEEDLESS:
                 if expression.fullmatch(path):
-                    current.note("caches of a package manager", remedy, path, size)
+                    current.note(why, remedy, path, size)
                     break
         self._now[path] = now
 

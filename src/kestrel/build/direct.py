@@ -332,7 +332,7 @@ class TarOf:
         if item.kind == FILE and item.size:
             if item.origin is None:
                 self._take(item.data)
-                self._scan.look(f"/{path}", item.data)
+                self._scan.file(f"/{path}").take(item.data)
             else:
                 self._content(path, head, *item.origin)
             self._take(bytes(-item.size % BLOCK))
@@ -387,18 +387,18 @@ class TarOf:
     def _content(self, path: str, head: bytes, origin: _From, entry: Entry) -> None:
         data = origin.kept.get(entry.path)
         if data is not None:
-            self._scan.look(f"/{path}", data)
+            self._scan.file(f"/{path}").take(data)
         elif self._donor is not None and entry.path in origin.digests:
             data = self._donor.content(head, entry.size, origin.digests[entry.path])
             if data is not None and f"/{path}" in self._scan.before:
-                self._scan.look(f"/{path}", data)
+                self._scan.file(f"/{path}").take(data)
         if data is None:
             self._file(path, origin, entry)
         else:
             self._take(data)
 
     def _file(self, path: str, origin: _From, entry: Entry) -> None:
-        lines = 0
+        look = self._scan.file(f"/{path}")
         fd = origin.reader.open(entry.path)
         try:
             if not origin.tree.owners:
@@ -412,8 +412,7 @@ class TarOf:
                         hint="build again when nothing writes to it",
                     )
                 self._take(piece)
-                self._scan.look(f"/{path}", piece, lines)
-                lines += piece.count(b"\n")
+                look.take(piece)
                 left -= len(piece)
         finally:
             os.close(fd)

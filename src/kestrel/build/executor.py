@@ -14,6 +14,8 @@ from kestrel.linux.rootfs import Rootfs
 
 Output = Callable[[str, bytes], None]
 """Takes (`stdout` or `stderr`, bytes) as they come."""
+NETWORKS = ("default", "bridge", "host", "none")
+"""What a command's network may be; `default` is the bridge."""
 HOSTNAME = "buildkitsandbox"
 """What a command's host is called where nobody says otherwise; BuildKit's name, which scripts have come to see."""
 

@@ -13,7 +13,7 @@ from kestrel.archive.compression import LayerReader
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
 from kestrel.build.direct import Donor, Item, TarOf
-from kestrel.build.leaks import Key, Needle, Scan, guarded, keys_in
+from kestrel.build.leaks import Guard, Key, Needle, Scan, fingerprint, guarded, keys_in
 from kestrel.content import Store
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci import media_types
@@ -35,6 +35,7 @@ class Layers:
     def __init__(self, snapshots: Snapshotter, content: Store) -> None:
         self._snapshots = snapshots
         self._content = content
+        self._searched: set[tuple[str, bytes]] = set()
 
     def usable(self, layer: Layer) -> bool:
         """Tell whether a record's layer can be used; one whose blob is here is made mountable again if it must."""
@@ -73,6 +74,7 @@ class Layers:
             made = self._snapshots.commit(key, sink, clamp=clamp, consume=True, users=users)
             writer.commit(made.diff_id)
         digest = str(made.diff_id)
+        self._searched.add((digest, fingerprint(wanted)))
         return Layer(diff_id=digest, blob=digest, media_type=media_types.OCI_LAYER, size=made.size)
 
     def write(
@@ -94,6 +96,7 @@ class Layers:
             tar = TarOf(items, guarded(writer, wanted), donor, scan)
             tar.write()
             digest = writer.commit()
+            self._searched.add((str(digest), fingerprint(wanted)))
             if scan is not None:
                 scan.complete = True
         if not self._snapshots.has_layer(digest):
@@ -105,6 +108,18 @@ class Layers:
         """Return the keys in a layer, by reading it."""
         with self._content.open(Digest.parse(layer.blob)) as file:
             return list(keys_in(LayerReader(file)))
+
+    def search(self, layer: Layer, wanted: tuple[Needle, ...]) -> None:
+        """Look for secrets in a layer that is here already, once for the same secrets. Raises SecretLeaked."""
+        known = (layer.diff_id, fingerprint(wanted))
+        if not wanted or known in self._searched:
+            return
+        guard = Guard(None, wanted)
+        with self._content.open(Digest.parse(layer.blob)) as file:
+            tar = LayerReader(file)
+            while piece := tar.read():
+                guard.write(piece)
+        self._searched.add(known)
 
     def _donor(self, earlier: Layer | None, stack: ExitStack) -> Donor | None:
         if earlier is None or not earlier.blob or earlier.blob != earlier.diff_id:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.build.scope import Scope
 from kestrel.dockerfile import instructions as ins
-from kestrel.dockerfile.decode import decode_text, parse_mount
+from kestrel.dockerfile.decode import decode_text
 from kestrel.dockerfile.errors import DockerfileError, suggestion
+from kestrel.dockerfile.mounts import parse_mount
 from kestrel.dockerfile.nodes import Source
 from kestrel.oci.platform import Platform
 from kestrel.oci.reference import Reference

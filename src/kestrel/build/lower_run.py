@@ -7,9 +7,9 @@ from kestrel.base.errors import Unimplemented
 from kestrel.build.graph import Context, Execute, MountInput
 from kestrel.build.lower import DEFAULT_PATH, Lowering, clean
 from kestrel.dockerfile import instructions as ins
-from kestrel.dockerfile.decode import parse_mount
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.lexer import opening
+from kestrel.dockerfile.mounts import parse_mount
 
 SCRIPT_DIRECTORY = "/dev/pipes"
 """Where a here-document that begins with `#!` appears as a file; the place BuildKit uses, which scripts see as $0."""

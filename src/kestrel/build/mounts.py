@@ -24,15 +24,18 @@ from kestrel.build.copy import Writer
 from kestrel.build.executor import Limits, RunMount
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import Execute, MountInput
+from kestrel.build.leaks import Needle, Secret, value_of
 from kestrel.build.lower_run import SCRIPT_DIRECTORY
 from kestrel.dockerfile.instructions import Mount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the request hands to commands: by id files with secrets and sockets of ssh agents; what each may use."""
+    """What the request hands to commands: by id secrets and sockets of ssh agents; what each may use."""
 
-    secrets: Mapping[str, Path] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    wanted: tuple[Needle, ...] = field(default=(), repr=False)
+    """What no layer may hold."""
     ssh: Mapping[str, Path] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     renewed: set[str] | None = None
@@ -109,7 +112,12 @@ class Mounts:
                         ready.append(RunMount(target=target, source=str(place), read_only=True))
                 elif item.mount.type == "tmpfs":
                     ready.append(
-                        RunMount(target=item.mount.target, kind="tmpfs", size=item.mount.size, read_only=False)
+                        RunMount(
+                            target=item.mount.target,
+                            kind="tmpfs",
+                            size=item.mount.size,
+                            read_only=item.mount.read_only,
+                        )
                     )
                 else:
                     ready.extend(_secret(item, given.secrets, place, env))
@@ -199,17 +207,13 @@ def _materialise(gathering: Gathering, place: Path, mount: Mount, epoch: int) ->
     return str(place / "content")
 
 
-def _secret(item: MountInput, secrets: Mapping[str, Path], place: Path, env: dict[str, str]) -> list[RunMount]:
+def _secret(item: MountInput, secrets: Mapping[str, Secret], place: Path, env: dict[str, str]) -> list[RunMount]:
     mount = item.mount
-    source = secrets.get(mount.id)
-    if source is None:
+    if mount.id not in secrets:
         if not mount.required:
             return []
         raise NotFound(f"the secret `{mount.id}` was not given", hint=_secret_hint(mount.id, secrets))
-    try:
-        data = source.read_bytes()
-    except OSError as error:
-        raise NotFound(f"cannot read the secret `{mount.id}` from {source}: {error.strerror}") from None
+    data = value_of(mount.id, secrets[mount.id])
     if mount.env:
         env[mount.env] = data.decode("utf-8", "surrogateescape")
     if not mount.target:
@@ -219,7 +223,7 @@ def _secret(item: MountInput, secrets: Mapping[str, Path], place: Path, env: dic
     return [RunMount(target=mount.target, source=str(place), read_only=True)]
 
 
-def _secret_hint(name: str, secrets: Mapping[str, Path]) -> str:
+def _secret_hint(name: str, secrets: Mapping[str, Secret]) -> str:
     close = nearest(name, secrets)
     return f"did you mean `{close}`?" if close else f"give it with --secret id={name},src=FILE"
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 from kestrel.build.lower_from import Outline, outline
 from kestrel.build.scope import Scope, platform_args
 from kestrel.dockerfile import instructions as ins
-from kestrel.dockerfile.decode import parse_mount
 from kestrel.dockerfile.expand import Expander
+from kestrel.dockerfile.mounts import parse_mount
 from kestrel.dockerfile.nodes import Source
 from kestrel.oci.platform import Platform
 

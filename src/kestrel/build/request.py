@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kestrel.base.errors import InvalidArgument, NotFound, nearest
 from kestrel.build.executor import Limits
+from kestrel.build.leaks import Secret
 from kestrel.build.lower_from import Outline
 from kestrel.build.outputs import Output
 from kestrel.build.tree import Tree
@@ -32,7 +33,8 @@ class BuildRequest:
     to; None takes the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network`
     is what RUN gets without a flag of its own, `allow` the rights that it may ask for (HOST_NETWORK). `hosts` are names
     and addresses that RUN finds in /etc/hosts, `hostname` is what its own host is called, `limits` what each RUN may
-    use; these alone do not count for the cache. `secrets` maps ids to files, `ssh` ids to sockets of agents.
+    use; these alone do not count for the cache. `secrets` maps ids to files, or to the values themselves,
+    `ssh` ids to sockets of agents.
     `no_cache` runs every step anew, `no_cache_stages` those of some stages.
     """
 
@@ -50,7 +52,7 @@ class BuildRequest:
     hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     limits: Limits = field(default_factory=Limits)
-    secrets: Mapping[str, Path] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, Path | str] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)

@@ -44,12 +44,13 @@ from kestrel.build.git import Repositories
 from kestrel.build.graph import BaseImage, Plan
 from kestrel.build.journal import Journal, Logged
 from kestrel.build.layers import Layers
-from kestrel.build.leaks import Needle, leaked, needles, search
+from kestrel.build.leaks import SHORTEST, needles, too_short
 from kestrel.build.lower_from import Named, Outline, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.offers import BuildOutline, Target, build_outline, targets
 from kestrel.build.outputs import file_at, write_files
 from kestrel.build.plan import Planner
+from kestrel.build.preflight import check_configuration, check_request
 from kestrel.build.remote import Downloads, Get, over_http
 from kestrel.build.report import ContextReport, report
 from kestrel.build.request import (
@@ -163,6 +164,12 @@ class Builder:
 
     async def _build(self, request: BuildRequest, progress: Emit, on_failure: OnFailure | None) -> BuildResult:
         began = time.monotonic()
+        check_request(request)
+        wanted = await asyncio.to_thread(needles, request.secrets)
+        for name in too_short(request.secrets):
+            progress(
+                Warned(text=f"the secret `{name}` has fewer than {SHORTEST} bytes, so no layer is searched for it")
+            )
         request = await self._contexts.at_hand(request)
         read = await asyncio.to_thread(read_program, request)
         advise(read, request, progress)
@@ -172,7 +179,7 @@ class Builder:
             progress(_planned(plan, read, request))
             for warning in plan.warnings:
                 progress(Warned(text=warning))
-            _no_secrets(plan, await asyncio.to_thread(needles, request.secrets))
+            check_configuration(plan, read.source, wanted)
             solver = Solver(
                 tools=self._tools,
                 plan=plan,
@@ -183,6 +190,7 @@ class Builder:
                 no_cache=request.no_cache,
                 no_cache_stages=_stages_anew(request, read, progress),
                 secrets=request.secrets,
+                wanted=wanted,
                 ssh=request.ssh,
                 limits=request.limits,
                 on_failure=on_failure,
@@ -415,18 +423,6 @@ def _stages_anew(request: BuildRequest, read: Read, progress: Emit) -> frozenset
         meant = f"; did you mean `{close}`?" if close else ""
         progress(Warned(text=f"no stage is called `{name}`, which was to be built without cache{meant}"))
     return wanted
-
-
-def _no_secrets(plan: Plan, wanted: tuple[Needle, ...]) -> None:
-    """Refuse a plan that would write a secret's value into the image's configuration. Raises SecretLeaked."""
-    config = plan.target.config
-    places = [("the environment", text) for text in config.env]
-    places += [(f"the label {name}", value) for name, value in config.labels.items()]
-    places += [("the history", record.created_by) for record in plan.target.history]
-    for where, text in places:
-        found = search(text.encode("utf-8", "surrogateescape"), wanted)
-        if found is not None:
-            raise leaked(found, where)
 
 
 def advise(read: Read, request: BuildRequest, progress: Emit) -> None:

@@ -9,14 +9,14 @@ The first failure cancels what else is running, and what runs cleans up before t
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from kestrel.base.errors import DataLoss, InvalidArgument, KestrelError, NotFound, Unavailable
+from kestrel.base.errors import KINDS, InvalidArgument, KestrelError, NotFound
 from kestrel.build.cache import Cache, Layer, Slot, StepRecord, key_of
 from kestrel.build.digests import FileDigests
 from kestrel.build.events import Done, Emit, Event, Failed, Reused, Started, Warned
@@ -40,7 +40,7 @@ from kestrel.build.graph import (
     Step,
 )
 from kestrel.build.layers import Layers, plain_directory
-from kestrel.build.leaks import Scan, SecretLeaked
+from kestrel.build.leaks import Needle, Scan, Secret, SecretLeaked
 from kestrel.build.mounts import Given
 from kestrel.build.ownership import parse_mode
 from kestrel.build.remote import Downloads
@@ -96,7 +96,8 @@ class Solver:
     emit: Emit
     no_cache: bool = False
     no_cache_stages: frozenset[str] = frozenset()
-    secrets: Mapping[str, Path] = field(default_factory=dict)
+    secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    wanted: tuple[Needle, ...] = field(default=(), repr=False)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     on_failure: OnFailure | None = None
@@ -104,6 +105,7 @@ class Solver:
     _layers: dict[Step, LayerList] = field(default_factory=dict)
     _unpacked: "asyncio.Future[None] | None" = None
     _renewed: set[str] = field(default_factory=set)
+    _looks: "list[asyncio.Task[None]]" = field(default_factory=list)
 
     async def solve(self) -> LayerList:
         """Run what is needed and return the layers of the target. Raises KestrelError."""
@@ -114,13 +116,15 @@ class Solver:
                 tasks[step] = asyncio.create_task(self._step(step, position, inputs))
             if tasks:
                 await self._first_failure(list(tasks.values()))
+            if self._looks:
+                await self._first_failure(self._looks)
         finally:
-            await _cancel(list(tasks.values()))
+            await _cancel([*tasks.values(), *self._looks])
             slots = [(self._slot(s, p), self.results[s].key) for s, p in self._positions() if s in self.results]
             self.tools.cache.occupy(slots)
         return self._of(self.plan.target.filesystem)
 
-    async def _first_failure(self, tasks: "list[asyncio.Task[LayerList]]") -> None:
+    async def _first_failure(self, tasks: "Sequence[asyncio.Task[Any]]") -> None:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             error = None if task.cancelled() else task.exception()
@@ -155,14 +159,17 @@ class Solver:
                 for gathering in gatherings.values():
                     gathering.close()
         except KestrelError as error:
-            placed = _placed(error, step)
-            self.emit(Failed(step=step.id, message=placed.message))
-            raise placed from error
+            raise self._told(error, step) from error
         self.results[step] = result
-        await self._tell_keys(step, result.layer)
+        self._looks.append(asyncio.create_task(self._look(step, result.layer)))
         below = self._of(step.parent)
         self._layers[step] = (*below, Digest.parse(result.layer.diff_id)) if result.layer.diff_id else below
         return self._layers[step]
+
+    def _told(self, error: KestrelError, step: Step) -> KestrelError:
+        placed = _placed(error, step)
+        self.emit(Failed(step=step.id, message=placed.message))
+        return placed
 
     async def _reuse_or_run(self, step: Step, position: int, gatherings: dict[int, Gathering]) -> StepResult:
         tools = self.tools
@@ -254,18 +261,27 @@ class Solver:
     def _given(self, step: Step) -> Given:
         return Given(
             secrets=self.secrets,
+            wanted=self.wanted,
             ssh=self.ssh,
             limits=self.limits,
             renewed=self._renewed if self._anew(step) else None,
         )
 
-    async def _tell_keys(self, step: Step, layer: Layer) -> None:
-        """Warn of keys in a layer that the image gets; one that was not looked at yet is read for it, once."""
+    async def _look(self, step: Step, layer: Layer) -> None:
+        """Look into a layer that the image gets, while what comes after it goes on.
+
+        Warns of keys; a layer that was not looked at yet is read for it, once. Raises SecretLeaked when it holds a
+        secret: what another build made, or an earlier one without this secret, was not searched for it.
+        """
         above: Filesystem = self.plan.target.filesystem
         while isinstance(above, Step) and above is not step:
             above = above.parent
         if above is not step or not layer.blob:
             return
+        try:
+            await asyncio.to_thread(self.tools.layers.search, layer, self.wanted)
+        except SecretLeaked as error:
+            raise self._told(error, step) from error
         cache = self.tools.cache
         keys = cache.keys(layer.diff_id)
         if keys is None:
@@ -359,7 +375,9 @@ def _selections(step: Step) -> list[Selection | None]:
         return list(step.operation.selections)
     if isinstance(step.operation, Execute):
         return [
-            None if item.origin is None else Selection(origin=item.origin, patterns=(item.mount.source,))
+            None
+            if item.origin is None
+            else Selection(origin=item.origin, patterns=(item.mount.source.lstrip("/") or "/",))
             for item in step.operation.mounts
         ]
     return []
@@ -409,12 +427,13 @@ def _placed(error: KestrelError, step: Step) -> KestrelError:
     """Give an error about what an instruction asks for that instruction's place."""
     if isinstance(error, DockerfileError) or "line" in error.context:
         return error
-    if isinstance(error, Unavailable | DataLoss | SecretLeaked):
-        placed = DockerfileError(error.message, source=step.place.source, where=step.place.range)
-        return type(error)(placed.message, hint=error.hint, **placed.context)
+    placed = DockerfileError(error.message, source=step.place.source, where=step.place.range, hint=error.hint)
+    if isinstance(error, SecretLeaked):  # the lines may hold it
+        message = f"{error.message}\n  {step.place.source.name}:{placed.line}"
+        return SecretLeaked(message, hint=error.hint, **placed.context)
     if isinstance(error, NotFound | InvalidArgument) or error.kind == "failed-precondition":
-        return DockerfileError(error.message, source=step.place.source, where=step.place.range, hint=error.hint)
-    return error
+        return placed
+    return KINDS[error.kind](placed.message, hint=error.hint, **{**error.context, **placed.context})
 
 
 def _retold(event: Event, step: Step) -> Event:
@@ -423,7 +442,7 @@ def _retold(event: Event, step: Step) -> Event:
     return msgspec.structs.replace(event, step=step.id) if hasattr(event, "step") else event
 
 
-async def _cancel(tasks: "list[asyncio.Task[LayerList]]") -> None:
+async def _cancel(tasks: "Sequence[asyncio.Task[Any]]") -> None:
     for task in tasks:
         task.cancel()
     if tasks:

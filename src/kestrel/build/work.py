@@ -25,7 +25,7 @@ from kestrel.build.failed import FailedRun, OnFailure
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles, Execute, Inline, MakeDirectory, Step
 from kestrel.build.layers import Layers
-from kestrel.build.leaks import Needle, Scan, needles
+from kestrel.build.leaks import Needle, Scan
 from kestrel.build.mounts import Given, Mounts
 from kestrel.build.ownership import find_owner, numeric_owner, parse_mode
 from kestrel.build.shown import shown
@@ -75,9 +75,8 @@ class Worker:
         `earlier` is what stood at its place before, and may save reading what did not change. `on_failure` is awaited
         while everything of a RUN that failed still stands; `scan` gets the keys of a layer that is written directly.
         """
-        wanted = await asyncio.to_thread(needles, given.secrets)
         if isinstance(step.operation, CopyFiles):
-            layer = await _finished(self._copy_directly, step, below, gatherings, wanted, earlier, scan)
+            layer = await _finished(self._copy_directly, step, below, gatherings, given.wanted, earlier, scan)
             if layer is not None:
                 return layer
         key, rootfs = await asyncio.to_thread(self.layers.begin, below)
@@ -89,7 +88,7 @@ class Worker:
                 await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
                 await _finished(_make_directory, step.operation, rootfs, step.epoch)
-            return await _finished(self.layers.commit, key, rootfs, step.epoch, wanted, users)
+            return await _finished(self.layers.commit, key, rootfs, step.epoch, given.wanted, users)
         finally:
             await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
 

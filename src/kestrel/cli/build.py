@@ -2,10 +2,13 @@
 
 import os
 import sys
+from binascii import b2a_base64
 
 from kestrel.base.errors import InvalidArgument, KestrelError
 from kestrel.cli.console import print_json, say
 from kestrel.cli.remote import call
+
+_SECRET = {"id": "id", "src": "src", "source": "src", "env": "env", "type": "type"}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ def build(parsed: "Parsed") -> int:
         "context": context,
         "dockerfile": os.path.abspath(parsed.file) if parsed.file and not _is_elsewhere(context) else parsed.file or "",
         "tags": parsed.tag,
-        "build_args": [_argument(text) for text in parsed.build_arg],
+        "build_args": [*_epoch(), *(_argument(text) for text in parsed.build_arg)],
         "target": parsed.target or "",
         "no_cache": parsed.no_cache,
         "no_cache_stages": parsed.no_cache_filter,
@@ -37,7 +40,7 @@ def build(parsed: "Parsed") -> int:
         "cpus": parsed.cpus or 0,
         "shm_size": parsed.shm_size or "",
         "ulimits": parsed.ulimit,
-        "secrets": [_absolute(text, "src", "source") for text in parsed.secret],
+        **_secrets(parsed.secret),
         "ssh": [_agent(text) for text in parsed.ssh],
         "contexts": [_directory(text) for text in parsed.build_context],
         "labels": parsed.label,
@@ -121,6 +124,32 @@ def _absolute(text: str, *keys: str) -> str:
     return ",".join(
         f"{key}={os.path.abspath(value)}" if key in keys else f"{key}{equals}{value}" for key, equals, value in fields
     )
+
+
+def _secrets(texts: "list[str]") -> "dict[str, dict[str, str]]":
+    """Read `id=NAME[,src=FILE][,env=VARIABLE][,type=file|env]`: the id alone means a variable, or a file."""
+    files, values = {}, {}
+    for text in texts:
+        fields = {_SECRET.get(key, key): value for key, _, value in (part.partition("=") for part in text.split(","))}
+        name, kind = fields.get("id", ""), fields.get("type", "")
+        if not name or kind not in ("", "file", "env") or not fields.keys() <= set(_SECRET.values()):
+            raise InvalidArgument(f"invalid secret {text!r}", hint="write id=NAME,src=FILE or id=NAME,env=VARIABLE")
+        alone = "src" not in fields and "env" not in fields
+        variable = fields.get("env") or (fields.get("src", name) if kind == "env" else "")
+        if alone and not kind and name in os.environ:
+            variable = name
+        if not variable:
+            files[name] = os.path.abspath(fields.get("src", name))
+        elif variable in os.environ:
+            values[name] = b2a_base64(os.fsencode(os.environ[variable]), newline=False).decode()
+        else:
+            raise InvalidArgument(f"there is no variable {variable} for the secret {name}", hint="export it first")
+    return {"secrets": files, "secret_values": values}
+
+
+def _epoch() -> "list[str]":
+    """Hand on the time that whoever calls us has set for everything (https://reproducible-builds.org/specs)."""
+    return [f"SOURCE_DATE_EPOCH={os.environ['SOURCE_DATE_EPOCH']}"] if os.environ.get("SOURCE_DATE_EPOCH") else []
 
 
 def _agent(text: str) -> str:

@@ -46,7 +46,7 @@ def _report(answer: "dict[str, Any]") -> None:
     hides = answer["ignore_file"] or "no ignore file"
     for name, words in (("context", "may be read"), ("used", "are read"), ("hidden", f"are hidden ({hides})")):
         part = answer[name]
-        print(f"{part['files']:>8} files {print_size(part['size']):>8}  {words}")
+        print(f"{_files(part)}  {words}")
     _section("read by", [(f"{r['step']} {r['title']}", r, r["missing"]) for r in answer["reads"]])
     _section("largest files that are read", [(p["path"], p, "") for p in answer["largest"]])
     _section("no step reads", [(p["path"], p, "") for p in answer["unused"]])
@@ -57,7 +57,11 @@ def _section(title: str, rows: "list[tuple[str, dict[str, Any], str]]") -> None:
     if rows:
         print(f"\n{title}:")
         for path, part, about in rows:
-            print(f"{part['files']:>8} files {print_size(part['size']):>8}  {path}" + (f"  ({about})" if about else ""))
+            print(f"{_files(part)}  {path}" + (f"  ({about})" if about else ""))
+
+
+def _files(part: "dict[str, Any]") -> str:
+    return f"{part['files']:>8} {'file ' if part['files'] == 1 else 'files'} {print_size(part['size']):>8}"
 
 
 def _findings(answer: "dict[str, Any]", path: str) -> None:

@@ -94,7 +94,7 @@ COMMANDS = (
         Option("--no-cache", "run every step anew"),
         Option("--no-cache-filter", "run every step of a stage anew", kind="list", metavar="STAGE"),
         Option("--pull", "look for a newer base image"),
-        Option("--secret", "id=NAME,src=FILE for RUN --mount=type=secret", kind="list", metavar="SPEC"),
+        Option("--secret", "id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount", kind="list", metavar="SPEC"),
         Option("--ssh", "agent for RUN --mount=type=ssh and ADD of repositories", kind="list", metavar="NAME[=SOCKET]"),
         Option("--build-context", "a further context for --from and FROM", kind="list", metavar="NAME=CONTEXT"),
         Option("-o --output", "type=oci|docker|tar|local,dest=PATH[,compression=gzip|zstd]", kind="list",

@@ -61,7 +61,9 @@ def _layers(answer: "dict[str, Any]") -> None:
     for layer in answer["layers"]:
         for waste in layer["waste"]:
             print(_short(layer["created_by"]))
-            print(f"    {waste['why']}: {waste['count']} files, {print_size(waste['size'])}")
+            print(
+                f"    {waste['why']}: {waste['count']} file{'s' * (waste['count'] != 1)}, {print_size(waste['size'])}"
+            )
             print(f"    {', '.join('/' + path for path in waste['largest'][:3])}\n    remedy: {waste['remedy']}")
     share = 100 * answer["wasted"] / answer["size"] if answer["size"] else 0.0
     say(f"{print_size(answer['size'])} in all, {print_size(answer['wasted'])} wasted ({share:.1f} %)")

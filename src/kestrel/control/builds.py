@@ -216,7 +216,7 @@ def _request(request: BuildRequest) -> Build:
             ulimits=words.ulimits(request.ulimits),
         ),
         allow=frozenset(_right(text) for text in request.allow),
-        secrets=dict(_secret(text) for text in request.secrets),
+        secrets={**{name: Path(path) for name, path in request.secrets.items()}, **request.secret_values},
         ssh=dict(_agent(text) for text in request.ssh),
         contexts=dict(_context(text) for text in request.contexts),
         labels=dict(_pair(text) for text in request.labels),
@@ -237,14 +237,6 @@ def _host(text: str) -> tuple[str, str]:
         return name, str(ip_address(address.strip("[]")))
     except ValueError:
         raise InvalidArgument(f"invalid host {text!r}", hint="write NAME:ADDRESS") from None
-
-
-def _secret(text: str) -> tuple[str, Path]:
-    fields = dict(part.partition("=")[::2] for part in text.split(","))
-    source = fields.get("src") or fields.get("source")
-    if not fields.get("id") or not source:
-        raise InvalidArgument(f"invalid secret {text!r}", hint="write id=NAME,src=FILE")
-    return fields["id"], Path(source)
 
 
 def _agent(text: str) -> tuple[str, Path]:

@@ -3,18 +3,15 @@
 Every error names the instruction's lines; a mistyped flag or mount key gets the nearest valid one.
 """
 
-import csv
 import json
-import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from kestrel.base.errors import InvalidArgument
-from kestrel.base.units import parse_size
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.errors import DockerfileError, suggestion
 from kestrel.dockerfile.lexer import openings, words
+from kestrel.dockerfile.mounts import parse_mount
 from kestrel.dockerfile.nodes import Document, Node, Source
 from kestrel.dockerfile.parser import parse, trigger
 
@@ -437,132 +434,3 @@ def parse_duration(text: str) -> float | None:
         total += float(match[1]) * _SECONDS[match[2]]
         at = match.end()
     return total if at and at == len(text) else None
-
-
-# Mounts
-
-MOUNT_KEYS: dict[str, tuple[str, ...]] = {
-    "bind": ("type", "target", "source", "from", "readwrite", "readonly"),
-    "cache": ("type", "id", "target", "readonly", "readwrite", "sharing", "from", "source", "mode", "uid", "gid"),
-    "tmpfs": ("type", "target", "size"),
-    "secret": ("type", "id", "target", "env", "required", "mode", "uid", "gid"),
-    "ssh": ("type", "id", "target", "required", "mode", "uid", "gid"),
-}
-_ALIAS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "rw": "readwrite"}
-_SWITCHES = ("readonly", "readwrite", "required")
-_SHARING = ("shared", "private", "locked")
-
-
-def parse_mount(text: str, word: Callable[[str], str] | None = None) -> ins.Mount:
-    """Read the value of a `--mount`; with `word` the values are expanded (all but `from`).
-
-    Without it, values that hold variables are not checked yet. Raises DockerfileError without a place.
-    """
-    fields = [_mount_field(field) for field in _csv(text)]
-    kind = dict(fields).get("type", "bind")
-    if word is not None:
-        kind = word(kind)
-    if kind not in MOUNT_KEYS:
-        if "$" in kind and word is None:
-            return ins.Mount()
-        raise DockerfileError(f"unknown mount type `{kind}`", hint=_mount_hint(kind, tuple(MOUNT_KEYS)))
-    values: dict[str, str] = {}
-    for key, value in fields:
-        if key not in MOUNT_KEYS[kind]:
-            raise DockerfileError(f"a {kind} mount has no `{key}`", hint=_mount_hint(key, (*MOUNT_KEYS[kind], *_ALIAS)))
-        if word is not None and key != "from":
-            value = word(value)
-        elif key == "from" and "$" in value:
-            raise DockerfileError("`from` of a mount does not take variables", hint="name a stage for the image")
-        values[key] = value
-    checked = {k: v for k, v in values.items() if word is not None or "$" not in v}
-    return _mount_defaults(_typed_mount(kind, checked), values)
-
-
-def _csv(text: str) -> list[str]:
-    try:
-        return next(csv.reader([text], strict=True), [])
-    except csv.Error as error:
-        raise DockerfileError(f"invalid mount `{text}`: {error}") from None
-
-
-def _mount_field(field: str) -> tuple[str, str]:
-    key, equals, value = field.partition("=")
-    key = key.strip().lower()
-    key = _ALIAS.get(key, key)
-    if not equals:
-        if key not in _SWITCHES:
-            raise DockerfileError(f"`{field}` in a mount is not of the form key=value")
-        value = "true"
-    return key, value
-
-
-def _mount_hint(word: str, known: tuple[str, ...]) -> str:
-    return suggestion(word, known) or f"it is one of {', '.join(k for k in known if k not in _ALIAS)}"
-
-
-def _typed_mount(kind: str, values: dict[str, str]) -> ins.Mount:
-    sharing = values.get("sharing", "shared").lower()
-    if sharing not in _SHARING:
-        raise DockerfileError(f"unknown sharing `{sharing}` of a mount", hint=_mount_hint(sharing, _SHARING))
-    read_only = kind == "bind"
-    if "readonly" in values:
-        read_only = _switch("readonly", values["readonly"])
-    if "readwrite" in values:
-        read_only = not _switch("readwrite", values["readwrite"])
-    return ins.Mount(
-        type=kind,
-        target=values.get("target", ""),
-        source=values.get("source", ""),
-        from_=values.get("from", ""),
-        id=values.get("id", ""),
-        env=values.get("env", ""),
-        sharing=sharing,
-        read_only=read_only,
-        required=_switch("required", values.get("required", "false")),
-        size=_size(values.get("size", "0")),
-        mode=_number(values, "mode", 8),
-        uid=_number(values, "uid", 10),
-        gid=_number(values, "gid", 10),
-    )
-
-
-def _mount_defaults(mount: ins.Mount, written: dict[str, str]) -> ins.Mount:
-    """Fill in what follows from the other keys, and refuse what is missing."""
-    if mount.type in ("bind", "cache", "tmpfs") and not written.get("target"):
-        raise DockerfileError(f"a {mount.type} mount needs a target", hint="add `target=/path`")
-    if mount.type == "secret":
-        if not written.get("id") and not written.get("target"):
-            raise DockerfileError("a secret mount needs an id", hint="add `id=name`, as in `--secret id=name,src=file`")
-        name = mount.id or posixpath.basename(mount.target)
-        target = mount.target or ("" if mount.env else f"/run/secrets/{name}")
-        return replace(mount, id=name, target=target)
-    return mount
-
-
-def _switch(key: str, value: str) -> bool:
-    if value.lower() in ("true", "1", "t"):
-        return True
-    if value.lower() in ("false", "0", "f"):
-        return False
-    raise DockerfileError(f"`{key}` of a mount is true or false, not `{value}`")
-
-
-def _number(values: dict[str, str], key: str, base: int) -> int | None:
-    text = values.get(key)
-    if text is None:
-        return None
-    try:
-        number = int(text, base)
-    except ValueError:
-        number = -1
-    if number < 0 or (key == "mode" and number > 0o7777):
-        raise DockerfileError(f"invalid {key} `{text}` of a mount")
-    return number
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except InvalidArgument as error:
-        raise DockerfileError(error.message, hint=error.hint) from None

@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from kestrel.base.errors import InvalidArgument, nearest
 from kestrel.dockerfile.nodes import Node, Range, Source
 
-_QUOTED = re.compile(r"`([^`\n]+)`")
+_QUOTED = re.compile(r"`([^`\n]+)`|(?<!\w)'([^'\n]+)'(?!\w)")
+_INNER = re.compile(r"[\w.-]")
+"""What a word goes on with: beside it, another word is meant."""
 _AROUND = 1
 _LONGEST = 12
 
@@ -64,10 +66,13 @@ class DockerfileError(InvalidArgument):
 
 
 def _pointed_at(sentence: str, source: Source, where: Range) -> tuple[int, int]:
-    """Return line and column of the first word in backticks that stands in the range, else of the range's begin."""
+    """Return line and column of the first word that is quoted, if it stands in the range, else of the range's begin."""
     quoted = _QUOTED.search(sentence)
     if quoted is not None:
-        word = re.compile(rf"(?<![\w.-]){re.escape(quoted[1])}(?![\w.-])")
+        text = quoted[1] or quoted[2]
+        before = r"(?<![\w.-])" if _INNER.match(text) else ""
+        after = r"(?![\w.-])" if _INNER.match(text[-1]) else ""
+        word = re.compile(before + re.escape(text) + after)
         for number in range(where.first, where.last + 1):
             found = word.search(source.lines[number - 1])
             if found is not None:

@@ -83,6 +83,7 @@ class _Run:
         self._words: list[str] = []
         self._word: list[str] = []
         self._split = split
+        self._open = 0  # where the innermost substitution begins
         self._ordinary = re.compile(rf"[^'\"$/}}{re.escape(rules.escape)}]+")
         self.used: set[str] = set()
         self.unset: set[str] = set()
@@ -130,8 +131,15 @@ class _Run:
             if splitting:
                 self._collect(part, split=split)
         if stop:
-            raise DockerfileError(_unclosed(stop))
+            raise self._unclosed(stop)
         return "".join(out)
+
+    def _unclosed(self, stop: str) -> DockerfileError:
+        missing = f"missing `{stop}`" + ("" if stop == "}" else " before the replacement")
+        return DockerfileError(f"`{self._rest(self._open)}` is not complete: {missing}")
+
+    def _rest(self, begin: int) -> str:
+        return self._text[begin:].partition("\n")[0]
 
     def _plain(self, raw_escapes: bool) -> tuple[str, bool]:
         if ordinary := self._ordinary.match(self._text, self._at):
@@ -147,11 +155,12 @@ class _Run:
         begin = self._at
         end = self._text.find("'", begin + 1)
         if end < 0:
-            raise DockerfileError("a single quote is not closed")
+            raise DockerfileError(f"`{self._rest(begin)}` opens a single quote that is not closed")
         self._at = end + 1
         return self._text[begin : end + 1] if self._rules.raw_quotes else self._text[begin + 1 : end]
 
     def _double_quoted(self, depth: int) -> str:
+        begin = self._at
         quote = self._next()
         out = [quote] if self._rules.raw_quotes else []
         while (character := self._peek()) != "":
@@ -169,7 +178,7 @@ class _Run:
                     self._at += 1
                     character = character + after if self._rules.raw_escapes else after
             out.append(character)
-        raise DockerfileError("a double quote is not closed")
+        raise DockerfileError(f"`{self._rest(begin)}` opens a double quote that is not closed")
 
     # Words
 
@@ -209,6 +218,12 @@ class _Run:
         return value
 
     def _dollar(self, depth: int) -> str:
+        outer, self._open = self._open, self._at
+        value = self._substituted(depth)
+        self._open = outer
+        return value
+
+    def _substituted(self, depth: int) -> str:
         begin = self._at
         self._at += 1
         if self._peek() != "{":
@@ -219,11 +234,13 @@ class _Run:
             return (self._text[begin : self._at] if self._rules.keep_unset else "") if value is None else value
         self._at += 1
         if self._peek() in ("", "{", "}", ":"):
-            raise DockerfileError("bad substitution" if self._peek() else _unclosed("}"))
+            if not self._peek():
+                raise self._unclosed("}")
+            raise DockerfileError(f"`{self._text[begin : self._at + 1]}` is a bad substitution: it names no variable")
         name = self._name()
         form = self._next()
         if form == "":
-            raise DockerfileError(_unclosed("}"))
+            raise self._unclosed("}")
         if form == "}":
             value = self._lookup(name)
             return (self._text[begin : self._at] if self._rules.keep_unset else "") if value is None else value
@@ -306,7 +323,3 @@ def _substitute(value: str, matcher: Matcher, replacement: str, everywhere: bool
         if not everywhere:
             break
     return "".join([*out, value[at:]])
-
-
-def _unclosed(stop: str) -> str:
-    return f"missing `{stop}` in a substitution" if stop == "}" else f"missing `{stop}` before the replacement"

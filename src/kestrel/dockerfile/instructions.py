@@ -117,7 +117,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run(Instruction):
-    """RUN [flags] COMMAND. `mounts` are as written; `decode.parse_mount` reads them."""
+    """RUN [flags] COMMAND. `mounts` are as written; `mounts.parse_mount` reads them."""
 
     command: Command
     mounts: tuple[str, ...] = ()

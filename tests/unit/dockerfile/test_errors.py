@@ -8,7 +8,8 @@ from kestrel.base.errors import InvalidArgument
 from kestrel.build.lower_from import outline
 from kestrel.build.scope import Scope
 from kestrel.dockerfile import DockerfileError, decode, parse
-from kestrel.dockerfile.decode import parse_mount
+from kestrel.dockerfile.instructions import Mount
+from kestrel.dockerfile.mounts import parse_mount
 
 HEAD = "FROM a\n"
 
@@ -106,6 +107,58 @@ def test_mount_values_expand_except_from() -> None:
     assert (mount.id, mount.from_) == ("x", "base")
     with pytest.raises(DockerfileError, match="does not take variables"):
         parse_mount("type=bind,from=$X,target=/c")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("type=Bind,target=/x", Mount(type="bind", target="/x", read_only=True)),
+        ("type=secret,src=x", Mount(type="secret", id="x", target="/run/secrets/x")),
+        ("type=secret,id=a/b", Mount(type="secret", id="a/b", target="/run/secrets/b")),
+        ("type=secret,id=x,env=", Mount(type="secret", id="x", env="x")),
+        ("type=secret,id=x,ro", Mount(type="secret", id="x", target="/run/secrets/x", read_only=True)),
+        ("type=tmpfs,target=/x,ro", Mount(type="tmpfs", target="/x", read_only=True)),
+        ("type=ssh,rw", Mount(type="ssh")),
+    ],
+)
+def test_mounts_mean_what_they_mean_to_docker(written: str, expected: Mount) -> None:
+    assert parse_mount(written, str) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "sentence", "hint"),
+    [
+        ("type=ssh,src=/x", "an ssh mount has no `src`", "it is one of type, id, target, required, mode, uid, gid"),
+        ("type=secret,id=x,src=y", "`source` of a secret mount is its id, which is given twice", "take one out"),
+        ("type=secret,id=x,uid=4294967295", "invalid uid `4294967295` of a mount", "write a user's number"),
+        ("type=secret,id=x,gid=99999999999", "invalid gid `99999999999` of a mount", "write a group's number"),
+        ("type=cache,target=/x,mode=999", "invalid mode `999` of a mount", "write it in octal, as 0640"),
+    ],
+)
+def test_errors_in_mounts_say_what_is_written_and_what_may_be(written: str, sentence: str, hint: str) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        parse_mount(written, str)
+    assert caught.value.sentence == sentence
+    assert str(caught.value.hint).startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [
+        ("ENV X=${V:=x}", 10),
+        ("ENV X=ab${V", 9),
+        ("ENV X=${A:-${V}", 7),
+        ("ENV X=${}", 7),
+        ("WORKDIR 'a", 9),
+        ("RUN --mount=type=tmpfs,target=/x,ID=a true", 34),
+    ],
+)
+def test_errors_point_at_the_word_they_quote(line: str, column: int) -> None:
+    document = parse(f"FROM a\n{line}\n")
+    with pytest.raises(DockerfileError) as caught:
+        decode(document).stages[0].instructions[0].expanded(Scope({}, {}))
+    error = caught.value.within(document.source, document.nodes[1])
+    assert (error.line, error.column) == (2, column)
 
 
 WORDS = st.sampled_from(

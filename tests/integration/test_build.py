@@ -291,10 +291,29 @@ async def test_a_link_out_of_the_context_leads_nowhere(world: World) -> None:
     (world.context / "link").symlink_to("../outside")
     (world.context / "absolute").symlink_to(world.root / "outside")
     for name in ("link", "absolute"):
-        with pytest.raises(DockerfileError, match="is not in the build context"):
+        with pytest.raises(DockerfileError, match=f"`{name}` is a link, and leads to `.*outside`, which is not in"):
             await world.build(f"FROM busybox\nCOPY {name} /x\n")
     result = await world.build("FROM scratch\nCOPY . /\n")
     assert os.readlink(world.unpacked(result) / "link") == "../outside"  # inside a tree it is copied as a link
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["COPY .wh.passwd /etc/", "COPY . /etc", "RUN mkdir -p /etc && touch /etc/.wh.x", "WORKDIR /etc/.wh..wh..opq"],
+)
+async def test_a_name_that_would_hide_another_file_is_refused(world: World, line: str) -> None:
+    world.file(".wh.passwd", "not a whiteout")
+    with pytest.raises(DockerfileError, match=r"cannot be in a layer: there a name that begins with \.wh\. says"):
+        await world.build(f"FROM busybox\n{line}\n")
+
+
+async def test_names_that_were_mistyped_are_told_from_stages_and_images_that_are_here(world: World) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        await world.build("FROM busybox AS builder\nFROM scratch\nCOPY --from=bulider /bin /bin\n")
+    assert caught.value.hint == "did you mean the stage `builder`?"
+    with pytest.raises(DockerfileError) as caught:
+        await world.build("FROM busyobx\nRUN true\n")
+    assert caught.value.hint == "did you mean `busybox`, which is here?"
 
 
 async def test_a_path_above_the_context_is_refused(world: World) -> None:

@@ -193,3 +193,25 @@ async def test_an_image_of_a_layout_can_be_built_on(world: World, tmp_path: Path
         await world.build("FROM x\n", contexts={"x": f"oci-layout://{layout}@sha256:{'0' * 64}"})
     with pytest.raises(NotFound, match="cannot read"):
         await world.build("FROM x\n", contexts={"x": f"oci-layout://{tmp_path}/nothing"})
+
+
+async def test_files_are_added_through_the_proxy_of_the_environment(
+    world: World, site: tuple[str, Pages], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, pages = site
+    pages["/file"] = b"by way of the proxy"
+    monkeypatch.setenv("http_proxy", proxy)
+    result = await world.build("FROM scratch\nADD http://files.invalid/file /\n")
+    assert (world.unpacked(result) / "file").read_bytes() == b"by way of the proxy"
+    monkeypatch.setenv("no_proxy", "files.invalid")
+    with pytest.raises(KestrelError, match=r"cannot find the address of files\.invalid: name does not resolve"):
+        await world.build("FROM scratch\nADD http://files.invalid/other /\n")
+
+
+async def test_a_server_that_does_not_listen_is_said_to_be_that(world: World) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(KestrelError, match=rf"cannot reach {place}: connection refused\n  Dockerfile:2:") as caught:
+            await world.build(f"FROM scratch\nADD http://{place}/x /\n")
+    assert "nothing listens there" in str(caught.value.hint)

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from kestrel.base.errors import DataLoss, KestrelError
+from kestrel.build import BuildRequest
+from kestrel.build.events import Event, Log
 from kestrel.dockerfile import DockerfileError
 from kestrel.testing.builds import World
 
@@ -84,6 +86,20 @@ async def test_add_takes_a_repository_at_a_reference_and_a_directory(world: Worl
     assert not (files / "head/.git").exists()
 
 
+async def test_a_context_that_is_a_repository_keeps_its_history_when_asked(
+    world: World, repository: Any, tmp_path: Path
+) -> None:
+    url, _, _ = repository
+    work = tmp_path / "git/app.git"
+    (work / "Dockerfile").write_text("FROM busybox\nRUN --mount=target=/c cat /c/.git/HEAD || echo none\n")
+    git("add", ".", cwd=work)
+    git("commit", "-qm", "third", cwd=work)
+    for args, said in (({}, "none"), ({"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1"}, git("rev-parse", "HEAD", cwd=work))):
+        events: list[Event] = []
+        await world.builder.build(BuildRequest(context=f"{url}#main", build_args=args), events.append)
+        assert [event.line for event in events if isinstance(event, Log)][-1] == said
+
+
 async def test_a_repository_that_is_kept_is_the_same_each_time(world: World, repository: Any, tmp_path: Path) -> None:
     url, first, _ = repository
     text = f"FROM scratch\nADD --keep-git-dir {url}#v1 /src\n"
@@ -102,6 +118,9 @@ async def test_repositories_that_cannot_be_had_say_why(world: World, repository:
     with pytest.raises(DockerfileError, match="has no nothing") as caught:
         await world.build(f"FROM scratch\nADD {url}#nothing /x\n")
     assert "v1" in str(caught.value.hint)
+    with pytest.raises(DockerfileError, match="has no mian") as caught:
+        await world.build(f"FROM scratch\nADD {url}#mian /x\n")
+    assert caught.value.hint == "did you mean main?"
     with pytest.raises(DataLoss, match=f"not {second}"):
         await world.build(f"FROM scratch\nADD --checksum={second} {url}#v1 /x\n")
     with pytest.raises(DockerfileError, match="invalid repository"):

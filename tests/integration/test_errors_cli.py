@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -321,3 +322,25 @@ def test_a_full_disk_is_said_and_nothing_is_corrupted(small_disk: Path, tmp_path
         kestrel("up")
         assert kestrel("run", "--rm", "box", "busybox", "echo", "fine").out == "fine\n"
         kestrel("down", "--all")
+
+
+def test_names_of_files_that_are_no_text_are_shown_and_copied(platform: Instance, tmp_path: Path) -> None:
+    odd = os.fsencode(tmp_path) + b"/odd\xff"
+    with open(odd, "w") as file:
+        file.write("1")
+    (tmp_path / "Dockerfile").write_text("FROM box\nCOPY odd* /odd/\nRUN cat /odd/odd*\n")
+    platform("build", str(tmp_path))
+    with open(odd, "w") as file:
+        file.write("2")
+    answer = platform("build", "--explain", str(tmp_path))
+    assert "1 file changed (odd\N{REPLACEMENT CHARACTER})" in answer.err
+    (tmp_path / "Dockerfile").write_text("FROM box\nCOPY odf /\n")
+    says(
+        platform("build", "-q", str(tmp_path), code=2),
+        "`odf` is not in the build context",
+        "odd\N{REPLACEMENT CHARACTER}",
+    )
+    (tmp_path / "Dockerfile").write_bytes(b"FROM box\nRUN echo \xff\n")
+    says(
+        platform("build", "-q", str(tmp_path), code=2), "RUN holds the byte 0xff, which is not UTF-8", "Dockerfile:2:10"
+    )

@@ -52,7 +52,7 @@ def diff(
 
     `clamp` is a time in nanoseconds; whatever is later is written as that. `users` are the host's numbers of those of
     the container that wrote it, when it had a user namespace; the tar has its own. Raises DataLoss when a file changes
-    while it is read, FailedPrecondition for a tree this cannot read.
+    while it is read, FailedPrecondition for a tree this cannot read or that no layer can hold.
     """
     if isinstance(upper, int):
         top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=upper)
@@ -64,6 +64,14 @@ def diff(
         return walk.finish()
     finally:
         os.close(top)
+
+
+def unrepresentable(path: str) -> FailedPrecondition:
+    """Make the error for a name that would hide another file instead of being there (layer.md "Whiteouts")."""
+    return FailedPrecondition(
+        f"`/{path}` cannot be in a layer: there a name that begins with .wh. says what was removed",
+        hint="give it another name, or leave it out",
+    )
 
 
 class _Walk:
@@ -85,6 +93,8 @@ class _Walk:
         if prefix and _is_opaque(fd):
             self._add(Entry(name=prefix + OPAQUE, mode=0o644, mtime=self._time(os.fstat(fd))), b"")
         for name in sorted(os.listdir(fd), key=os.fsencode):
+            if name.startswith(WHITEOUT):
+                raise unrepresentable(prefix + name)
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
             kind = _KINDS.get(stat.S_IFMT(status.st_mode))
             if kind is Kind.CHARACTER and status.st_rdev == 0:

@@ -28,12 +28,14 @@ from kestrel.base.files import private_directory
 from kestrel.build.archives import is_archive, plain
 from kestrel.build.bases import Images
 from kestrel.build.collect import remember
-from kestrel.build.git import Repositories, check
+from kestrel.build.git import Repositories, check, without_password
 from kestrel.build.remote import Downloads
 from kestrel.build.request import DOCKERFILE, BuildRequest
 from kestrel.dockerfile.gitref import GitRef, parse_git
 
 IMAGE, LAYOUT = "docker-image:", "oci-layout:"
+KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+"""The argument that leaves `.git` in contexts which are repositories; docker's name for it."""
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -64,7 +66,8 @@ class Contexts:
                 images[name] = await self._image(where)
                 del named[name]
                 continue
-            named[name], times[name] = await self._directory(where, ssh)
+            keep = not name and request.build_args.get(KEEP_GIT, "").lower() in ("1", "t", "true")
+            named[name], times[name] = await self._directory(where, ssh, keep_git=keep)
         main = named.pop("", request.context)
         file = request.dockerfile
         if "" in times:
@@ -86,10 +89,12 @@ class Contexts:
             raise NotFound(f"{where} does not name one image; the layout has {names}", hint="write @ and a digest")
         return str(chosen[0].id)
 
-    async def _directory(self, where: str, ssh: str) -> tuple[Path, int]:
+    async def _directory(self, where: str, ssh: str, *, keep_git: bool) -> tuple[Path, int]:
         """Return a directory with what is behind an address, and its time."""
         repository = parse_git(where)
         if repository is not None:
+            if keep_git and repository.keep_git_dir is None:
+                repository = replace(repository, keep_git_dir=True)
             return await self._repository(repository, ssh)
         if _URL.match(where) is None:
             raise InvalidArgument(f"{where} cannot be the build context itself", hint="give a directory or a URL")
@@ -107,7 +112,7 @@ class Contexts:
         top = await self.repositories.fetch(source, ssh=ssh)
         place = top / source.subdir
         if not place.resolve().is_relative_to(top.resolve()) or not place.is_dir():
-            raise NotFound(f"{source.remote} has no directory {source.subdir}")
+            raise NotFound(f"{without_password(source.remote)} has no directory {source.subdir}")
         return place, int(top.stat().st_mtime)
 
     def _unpack(self, file: Path, place: Path, modified: int | None) -> None:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
-from kestrel.archive.diff import layer_xattrs
+from kestrel.archive.apply import WHITEOUT
+from kestrel.archive.diff import layer_xattrs, unrepresentable
 from kestrel.archive.entries import BLOCK, Kind
 from kestrel.archive.entries import Entry as Member
 from kestrel.archive.writer import Sink, header
@@ -326,6 +327,8 @@ class TarOf:
     def _add(self, path: str, item: Item) -> None:
         if item.kind == FILE and self._again(path, item):
             return
+        if path.rpartition("/")[2].startswith(WHITEOUT):
+            raise unrepresentable(path)
         head = self._header(path, item)
         self._take(head)
         self.members.append(self._member(path, item, offset=self.size))

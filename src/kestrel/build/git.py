@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kestrel.base.errors import DataLoss, InvalidArgument, NotFound, Unavailable
+from kestrel.base.errors import DataLoss, InvalidArgument, NotFound, Unavailable, nearest
 from kestrel.base.files import private_directory
 from kestrel.base.proc import ProcessFailed, run
 from kestrel.build.tree import Tree
@@ -45,7 +45,10 @@ class Repositories:
 
     def tree(self, place: Path, source: GitRef) -> Tree:
         """Return the files as a tree to copy from."""
-        return Tree(os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name=f"the repository {source.remote}")
+        return Tree(
+            os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+            name=f"the repository {without_password(source.remote)}",
+        )
 
     def _place(self, source: GitRef, commit: str) -> Path:
         kept = (
@@ -63,7 +66,7 @@ class Repositories:
         commit, ref = _pick(listed, source)
         if source.checksum and not commit.startswith(source.checksum):
             raise DataLoss(
-                f"{source.remote} has {commit} at {source.ref or 'HEAD'}, not {source.checksum}",
+                f"{without_password(source.remote)} has {commit} at {source.ref or 'HEAD'}, not {source.checksum}",
                 hint="the reference moved, or is not the one that was meant",
             )
         return commit, ref
@@ -119,7 +122,7 @@ class Repositories:
             raise NotFound("ADD of a repository needs git on this machine", hint="apt-get install git") from error
         except ProcessFailed as error:
             raise Unavailable(
-                f"cannot fetch {_without_password(source.remote)}: {_without_password(error.message)}",
+                f"cannot fetch {without_password(source.remote)}: {without_password(error.message)}",
                 hint="check the address, the reference, and whether it is public (or give --ssh default)",
             ) from None
 
@@ -143,7 +146,7 @@ class Repositories:
 def check(source: GitRef) -> None:
     """Refuse what git would take for an option. Raises InvalidArgument."""
     if source.remote.startswith("-") or source.ref.startswith("-"):
-        raise InvalidArgument(f"invalid repository `{source.remote}#{source.ref}`")
+        raise InvalidArgument(f"invalid repository `{without_password(source.remote)}#{source.ref}`")
 
 
 def _pick(listed: str, source: GitRef) -> tuple[str, str]:
@@ -159,17 +162,20 @@ def _pick(listed: str, source: GitRef) -> tuple[str, str]:
     if not source.ref:
         if "HEAD" in refs:
             return refs["HEAD"], head
-        raise NotFound(f"{source.remote} has no HEAD", hint="name a branch or a tag: URL#NAME")
+        raise NotFound(f"{without_password(source.remote)} has no HEAD", hint="name a branch or a tag: URL#NAME")
     for name in (source.ref, f"refs/{source.ref}", f"refs/tags/{source.ref}", f"refs/heads/{source.ref}"):
         if name in refs:
             return refs.get(f"{name}^{{}}", refs[name]), name  # an annotated tag means the commit it is on
-    raise NotFound(f"{source.remote} has no {source.ref}", hint=_some(refs))
+    raise NotFound(f"{without_password(source.remote)} has no {source.ref}", hint=_some(refs, source.ref))
 
 
-def _some(refs: Mapping[str, str]) -> str | None:
+def _some(refs: Mapping[str, str], ref: str) -> str | None:
     names = [
         name.split("/", 2)[2] for name in refs if name.startswith(("refs/heads/", "refs/tags/")) and "^" not in name
     ]
+    close = nearest(ref, names)
+    if close is not None:
+        return f"did you mean {close}?"
     return f"it has {', '.join(sorted(names)[:8])}" if names else None
 
 
@@ -180,5 +186,6 @@ def _forget_git(work: Path) -> None:
             link.unlink()
 
 
-def _without_password(text: str) -> str:
+def without_password(text: str) -> str:
+    """Return a text whose URLs have no passwords."""
     return re.sub(r"://[^/@\s]+@", "://***@", text)

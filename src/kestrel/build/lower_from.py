@@ -122,7 +122,29 @@ def outline(
     index = _target(program.stages, target)
     values = {name: value for name, value in scope.args.items() if value is not None}
     found = Outline(stages=stages, target=index, needed=(), global_args=values, named=named)
-    return replace(found, needed=_needed(found))
+    found = replace(found, needed=_needed(found))
+    for needed in found.needed:
+        for instruction in stages[needed].stage.instructions:
+            _check_references(found, needed, instruction, source)
+    return found
+
+
+def _check_references(outline: Outline, index: int, instruction: ins.Instruction, source: Source) -> None:
+    """Refuse `--from` that means a stage which is not there yet: a number is never an image, as docker has it."""
+    names = [each.stage.name for each in outline.stages]
+    for name in references(instruction):
+        if outline.find(name, index) is not None or name in outline.named:
+            continue
+        if name.isdecimal():
+            sentence, hint = f"there is no stage `{name}` before this one", f"this is stage {index}; they count from 0"
+        elif name.lower() in names[index:]:
+            sentence, hint = (
+                f"the stage `{name}` is not there yet",
+                "it has to stand before the one that copies from it",
+            )
+        else:
+            continue
+        raise DockerfileError.at(instruction.node, sentence, source=source, hint=hint)
 
 
 def with_triggers(outline: Outline, on_build: Mapping[str, tuple[str, ...]]) -> Outline:
@@ -194,10 +216,11 @@ def _check_platform(written: ins.From, base: ins.From, source: Source) -> None:
         hint = "write it as linux/amd64, or declare the ARG before the first FROM"
         raise DockerfileError.at(written.node, sentence, source=source, hint=hint) from None
     if meant.normalized() != Platform.host():
-        raise Unimplemented(
-            f"FROM --platform={base.platform} is not this machine's platform",
-            hint=f"only {Platform.host()} can be built here",
-        )
+        sentence = f"`--platform={written.platform}` is not this machine's platform"
+        if written.platform != base.platform:
+            sentence += f" ({base.platform})"
+        placed = DockerfileError.at(written.node, sentence, source=source)
+        raise Unimplemented(placed.message, hint=f"only {Platform.host()} can be built here", **placed.context)
 
 
 def find_stage(

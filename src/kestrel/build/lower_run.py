@@ -11,6 +11,8 @@ from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.lexer import opening
 from kestrel.dockerfile.mounts import parse_mount
 
+CACHE_SPACE = "BUILDKIT_CACHE_MOUNT_NS"
+"""The argument that sets apart the caches of builds which would share them otherwise; docker's name for it."""
 SCRIPT_DIRECTORY = "/dev/pipes"
 """Where a here-document that begins with `#!` appears as a file; the place BuildKit uses, which scripts see as $0."""
 
@@ -90,7 +92,8 @@ def _mount(stage: Lowering, instruction: ins.Run, text: str) -> MountInput:
         if mount.target == "/":
             raise stage.error(instruction, "a mount cannot replace the whole root", hint="choose a directory as target")
     if mount.type == "cache":
-        mount = replace(mount, id=mount.id or mount.target)
+        space = stage.scope.given.get(CACHE_SPACE, "")
+        mount = replace(mount, id=f"{space}/{mount.id or mount.target}" if space else mount.id or mount.target)
     if mount.type == "bind":
         origin = stage.find(mount.from_) if mount.from_ else Context()
         return MountInput(mount=replace(mount, source=clean("/" + mount.source)), origin=origin)

@@ -5,6 +5,7 @@ bases = resolve(first.images(...))    the caller looks them up, all at once
 plan = make_plan(first, bases, ...)   pure: instructions to steps
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,8 @@ from kestrel.oci.config import ContainerDefaults
 DEFAULT_EPOCH = 315_532_800
 """1980-01-01, the earliest date that every archive format can hold: the time of files in images built on nothing."""
 
+_NO_TEXT = re.compile("[\udc80-\udcff]")
+"""How bytes that are not UTF-8 are kept in text (`surrogateescape`)."""
 Lower = Callable[[Lowering, Any], None]
 LOWER: Mapping[type[ins.Instruction], Lower] = {
     ins.Add: lower_copy.lower_add,
@@ -166,6 +169,7 @@ class Planner:
 
     def _lower(self, stage: Lowering, instruction: ins.Instruction, source: Source) -> None:
         stage.source = source
+        _check_text(instruction, source)
         lower = LOWER[type(instruction)]
         try:
             lower(stage, instruction.expanded(stage.scope))
@@ -182,6 +186,18 @@ class Planner:
         known = {*self._used, *self.outline.global_args, *self.predefined, "SOURCE_DATE_EPOCH"}
         unused = [n for n in self.given if n not in known and n not in PROXIES and not n.startswith("BUILDKIT_")]
         return [f"--build-arg {name} was given, but no ARG of the needed stages takes it" for name in unused]
+
+
+def _check_text(instruction: ins.Instruction, source: Source) -> None:
+    """Refuse bytes that are no text where they would get into the image's configuration, which is JSON."""
+    node = instruction.node
+    texts = (node.text, *(each.content for each in node.heredocs if isinstance(instruction, ins.Run)))
+    for text in texts:
+        found = _NO_TEXT.search(text)
+        if found is not None:
+            sentence = f"{node.keyword} holds the byte {ord(found[0]) & 0xFF:#x}, which is not UTF-8"
+            offset = found.start() if text is node.text else None
+            raise DockerfileError.at(node, sentence, source=source, offset=offset, hint="save the file as UTF-8")
 
 
 def _whole(stage: Lowering, instruction: ins.From, context: str) -> None:

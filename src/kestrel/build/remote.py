@@ -14,8 +14,6 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
-
 from kestrel.base.errors import DataLoss, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from kestrel.base.files import private_directory
 from kestrel.build.tree import Tree
@@ -53,15 +51,14 @@ class Fetched:
 
 @asynccontextmanager
 async def over_http(url: str, headers: dict[str, str]) -> AsyncIterator[Answer]:
-    """Open a URL with a session of its own: ADD of a URL is rare. Raises Unavailable when the server is not reached."""
+    """Open a URL with a session of its own: ADD of a URL is rare. Raises KestrelError when nobody answers."""
     try:
-        async with http.session() as session, session.get(url, headers=headers) as response:
+        session = http.session()
+        async with session, session.get(url, headers=headers, proxy=http.proxy_for(url)) as response:
             tag, modified = response.headers.get("ETag", ""), response.headers.get("Last-Modified", "")
             yield Answer(response.status, tag, response.content.iter_chunked(1 << 20), _seconds(modified))
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unavailable(
-            f"cannot fetch {url}: {str(error) or type(error).__name__}", hint="check the address and the network"
-        ) from error
+    except http.CLIENT_ERRORS as error:
+        raise http.explain(error, url) from error
 
 
 def _seconds(text: str) -> int | None:

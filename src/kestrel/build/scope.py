@@ -3,7 +3,7 @@
 The rules (https://docs.docker.com/reference/dockerfile/#arg): ARGs before the first FROM feed only FROM lines, and a
 bare `ARG NAME` of a stage that repeats one; inside a stage a value is in scope from its line on, ENV wins over ARG,
 stages built on a stage inherit its ARGs. The platform arguments exist everywhere but have to be named in a stage;
-the proxy arguments need not be named, and never count for the cache.
+the proxy arguments need not be named, and count for the cache only where they are.
 """
 
 from collections.abc import Mapping
@@ -27,6 +27,7 @@ def platform_args(platform: Platform, stage: str = "") -> dict[str, str]:
     for prefix in ("BUILD", "TARGET"):
         args[f"{prefix}PLATFORM"] = text
         args[f"{prefix}OS"] = platform.os
+        args[f"{prefix}OSVERSION"] = ""
         args[f"{prefix}ARCH"] = platform.architecture
         args[f"{prefix}VARIANT"] = platform.variant
     args["TARGETSTAGE"] = stage or "default"
@@ -80,17 +81,18 @@ class Scope:
 
     def set_args(self) -> dict[str, str]:
         """Return the ARGs that have a value and are not hidden by ENV: a RUN sees them in its environment."""
-        return {n: v for n, v in self.args.items() if v is not None and n not in self.env and n not in PROXIES}
+        return {n: v for n, v in self.args.items() if v is not None and n not in self.env}
 
     def proxies(self) -> dict[str, str]:
         """Return the proxy arguments of the request; the environment has them, the cache does not.
 
-        Programs disagree on the case of these names, so each is there in both, whichever was given.
+        Programs disagree on the case of these names, so each is there in both, whichever was given. One that the
+        Dockerfile declares is an argument like any other.
         """
         found = {}
         for name in PROXIES:
             value = self.given.get(name, self.given.get(name.swapcase()))
-            if value is not None:
+            if value is not None and name not in self.args:
                 found[name] = value
         return found
 

@@ -331,17 +331,15 @@ class Builder:
             first = with_triggers(first, {name: base.config.on_build for name, base in found.items()})
         return self._planner(request, read, first, found, predefined, clamp(request, read, first)).plan()
 
-    @staticmethod
-    async def _find(missing: Mapping[str, Instruction], read: Read, bases: Bases) -> dict[str, BaseImage]:
+    async def _find(self, missing: Mapping[str, Instruction], read: Read, bases: Bases) -> dict[str, BaseImage]:
         """Look several images up at once; an error points at the instruction that names the image."""
 
         async def find(name: str, instruction: Instruction) -> BaseImage:
             try:
                 return await bases.find(name)
             except (NotFound, InvalidArgument) as error:
-                raise DockerfileError.at(
-                    instruction.node, error.message, source=read.source, hint=error.hint
-                ) from error
+                hint = await self._meant(name, read) or error.hint
+                raise DockerfileError.at(instruction.node, error.message, source=read.source, hint=hint) from error
 
         tasks = {name: asyncio.ensure_future(find(name, instruction)) for name, instruction in missing.items()}
         try:
@@ -350,6 +348,15 @@ class Builder:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _meant(self, name: str, read: Read) -> str | None:
+        """Suggest a stage, or an image that is here, for a name that was not found."""
+        stages = [stage.name for stage in read.program.stages if stage.name]
+        here = [called.removesuffix(":latest") for image in await self._images.list() for called in image.names]
+        close = nearest(name, [*stages, *here])
+        if close is None:
+            return None
+        return f"did you mean the stage `{close}`?" if close in stages else f"did you mean `{close}`, which is here?"
 
     @staticmethod
     def _planner(

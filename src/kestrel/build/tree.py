@@ -301,6 +301,12 @@ class Tree:
                 f"`{pattern}` is outside of {self.name}",
                 hint="give a directory above as the context, and name the file from there",
             )
+        real = self.resolve(path)
+        if real != path:
+            return Missing(
+                f"`{pattern}` is a link, and leads to `{real}`, which is not in {self.name}{self._where}",
+                hint=f"links are followed inside of {self.name} only",
+            )
         return Missing(f"`{pattern}` is not in {self.name}{self._where}", hint=self._similar(path))
 
     def _similar(self, path: str) -> str | None:

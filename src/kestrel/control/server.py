@@ -9,7 +9,7 @@ from aiohttp import web
 
 from kestrel.base import disk
 from kestrel.base.errors import Internal, InvalidArgument, KestrelError, NotFound
-from kestrel.control import builds, containers, explain, images, platform, registry, transfers
+from kestrel.control import answers, builds, containers, explain, images, platform, registry, transfers
 from kestrel.control.requests import Request
 from kestrel.control.services import Services, Verbs
 from kestrel.control.streams import Frames
@@ -40,7 +40,7 @@ async def _lines(services: Services, name: str, request: web.Request) -> web.Str
     await response.prepare(request)
 
     async def line(message: dict[str, Any]) -> None:
-        await response.write(msgspec.json.encode(message, enc_hook=str) + b"\n")
+        await response.write(answers.encode(message) + b"\n")
 
     async def emit(event: dict[str, Any]) -> None:
         await line({"event": event})

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from kestrel.base.errors import DataLoss, KestrelError
+from kestrel.control import answers
 from kestrel.http.stdcopy import Decoder, encode
 from kestrel.http.upgrade import RawStream
 
@@ -57,7 +58,7 @@ class Frames:
 
     async def say(self, message: dict[str, Any]) -> None:
         """Send one control message."""
-        await self.send(CONTROL, msgspec.json.encode(message, enc_hook=str))
+        await self.send(CONTROL, answers.encode(message))
 
     async def receive(self) -> bytes:
         """Return the next bytes of the client's stdin, none at its end. Raises DataLoss when the client went away."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from kestrel.base.errors import Unimplemented
 from kestrel.build.graph import BaseImage, CopyFiles, Execute, Origin, Plan
 from kestrel.build.lower_from import outline, with_triggers
 from kestrel.build.plan import DEFAULT_EPOCH, Planner
@@ -74,6 +75,65 @@ def test_a_build_argument_wins_over_defaults_but_not_over_env() -> None:
 def test_the_history_names_arguments_in_the_order_of_their_lines() -> None:
     found = plan("FROM base\nARG foo=1\nARG bar=2\nARG foo=3\nRUN a\n")
     assert found.target.history[-1].created_by == "RUN |2 foo=3 bar=2 /bin/sh -c a"
+
+
+def test_a_declared_proxy_is_an_argument_like_any_other() -> None:
+    found = plan("FROM base\nARG HTTP_PROXY\nRUN a\n", args={"HTTP_PROXY": "p", "no_proxy": "n"})
+    operation = found.steps[-1].operation
+    assert isinstance(operation, Execute)
+    assert env_of(found)["HTTP_PROXY"] == "p"
+    assert operation.unkeyed == {"http_proxy", "NO_PROXY", "no_proxy"}
+    assert found.target.history[-1].created_by == "RUN |1 HTTP_PROXY=p /bin/sh -c a"
+
+
+def test_platform_arguments_are_there_once_declared() -> None:
+    names = [f"{side}{what}" for side in ("BUILD", "TARGET") for what in "PLATFORM OS OSVERSION ARCH VARIANT".split()]
+    found = plan(f"FROM base\nARG {' '.join(names)} TARGETSTAGE\nRUN a\n")
+    assert {name: env_of(found)[name] for name in names} == {
+        name: {"M": "linux/amd64", "S": "linux", "H": "amd64"}.get(name[-1], "") for name in names
+    }
+    assert env_of(found)["TARGETSTAGE"] == "default"
+
+
+def test_caches_can_be_kept_apart_by_an_argument() -> None:
+    text = "FROM base\nRUN --mount=type=cache,target=/c --mount=type=cache,id=x,target=/d a\n"
+    for args, ids in (({}, ["/c", "x"]), ({"BUILDKIT_CACHE_MOUNT_NS": "mine"}, ["mine//c", "mine/x"])):
+        operation = plan(text, args=args).steps[-1].operation
+        assert isinstance(operation, Execute)
+        assert [each.mount.id for each in operation.mounts] == ids
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "place"),
+    [
+        (
+            "FROM base AS a\nCOPY --from=b x y\nFROM base AS b\nCOPY --from=a x y\n",
+            "the stage `b` is not there yet",
+            "2:13",
+        ),
+        ("FROM base\nCOPY --from=1 x y\n", "there is no stage `1` before this one", "2:13"),
+        ("FROM base AS a\nRUN --mount=from=a,target=/x y\n", "the stage `a` is not there yet", "2:18"),
+        ("FROM base\nENV A=\udcff\n", "ENV holds the byte 0xff, which is not UTF-8", "2:7"),
+        ("FROM base\nRUN <<E\n\udce4\nE\n", "RUN holds the byte 0xe4, which is not UTF-8", "2:1"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_with_its_place(text: str, sentence: str, place: str) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        plan(text)
+    assert caught.value.sentence == sentence
+    assert f"Dockerfile:{place}" in str(caught.value)
+
+
+def test_another_platform_is_refused_with_its_place() -> None:
+    with pytest.raises(
+        Unimplemented, match=r"`--platform=linux/s390x` is not this machine's platform\n  Dockerfile:1:6"
+    ):
+        plan("FROM --platform=linux/s390x base\n")
+
+
+def test_bytes_that_are_no_text_may_stand_in_comments_and_copied_here_documents() -> None:
+    found = plan("FROM base\n# J\udcfcrgen\nCOPY <<E /x\n\udcff\nE\n")
+    assert isinstance(found.steps[-1].operation, CopyFiles)
 
 
 def test_a_proxy_is_there_in_both_cases_and_never_counts() -> None:

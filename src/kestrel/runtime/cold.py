@@ -22,9 +22,7 @@ from kestrel.linux import abi, signals, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import (
-    agents,
     bundles,
-    console,
     ending,
     filters,
     groups,
@@ -266,6 +264,8 @@ def _master(descriptors: list[int], wishes: Wishes) -> int:
     if not descriptors:
         return -1
     if wishes.carried:
+        from kestrel.runtime import console
+
         console.as_written(descriptors[0])
     return descriptors[0]
 
@@ -376,6 +376,8 @@ def execute(
 
 def _introduce(spec: Mapping[str, Any], pid: int, message: Mapping[str, Any], told: Mapping[str, Any]) -> None:
     """Let the seccomp agent know of a process that has just installed its filter."""
+    from kestrel.runtime import agents
+
     agents.introduce(spec["linux"]["seccomp"], pid, message["listener"], told)
 
 

@@ -1,4 +1,4 @@
-"""The caller's side of a terminal, for a command that stays in the foreground: bytes to and fro, size and signals."""
+"""The caller's side of a terminal, for a command that stays in the foreground: bytes to and fro, and its size."""
 
 import fcntl
 import os
@@ -7,14 +7,6 @@ import struct
 import termios
 
 from kestrel.linux import abi, signals
-
-FORWARDED = tuple(
-    number
-    for number in signals.valid_signals()
-    if number
-    not in (signals.SIGCHLD, signals.SIGKILL, signals.SIGSTOP, signals.SIGURG, signals.SIGPIPE, signals.SIGWINCH)
-    and number < 32
-)
 
 
 class Raw:
@@ -59,24 +51,8 @@ def size() -> tuple[int, int]:
     return width, height
 
 
-def forward_signals(pid: int) -> None:
-    """Hand on to `pid` whatever we are asked."""
-
-    def hand_on(number: int, _frame: object) -> None:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-
-    for number in FORWARDED:
-        signals.signal(number, hand_on)
-
-
 def follow(pidfd: int, master: int) -> None:
-    """Until the process has ended: carry bytes between our terminal and `master` (-1: there is nothing to carry)."""
-    if master < 0:
-        select.select([pidfd], [], [])
-        return
+    """Until the process has ended: carry bytes between our terminal and `master`."""
 
     def resize(_number: int = 0, _frame: object = None) -> None:
         width, height = size()

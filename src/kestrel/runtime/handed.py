@@ -1,12 +1,15 @@
-"""What callers of the command are handed, and what they hand on: descriptors over sockets, PID files, open files."""
+"""What callers of the command are handed, and what they hand on: descriptors, PID files, open files, signals."""
 
 from __future__ import annotations
 
 import os
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import sockets
+from kestrel.linux import signals, sockets
 from kestrel.runtime import channel
+
+_KEPT = {signals.SIGCHLD, signals.SIGKILL, signals.SIGSTOP, signals.SIGURG, signals.SIGPIPE, signals.SIGWINCH}
+FORWARDED = set(range(1, 32)) - _KEPT
 
 
 def send_descriptor(path: str, fd: int, name: bytes) -> None:
@@ -36,3 +39,16 @@ def check_preserved(count: int) -> int:
         except OSError:
             raise InvalidArgument(f"please check that preserved-fd {fd - 2} (of {count}) is present") from None
     return count
+
+
+def forward_signals(pid: int) -> None:
+    """Hand on to `pid` whatever we are asked."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    for number in FORWARDED:
+        signals.signal(number, hand_on)

@@ -55,13 +55,21 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
     except OSError as error:
         raise InvalidArgument(f"bundle {bundle}: {error.strerror}".lower()) from error
     spec = bundles.read_spec(os.path.join(bundle, options.text("config") or bundles.CONFIG), runtime_shape.SPEC)
-    _check_terminal(options, spec.get("process") or {}, foreground=foreground)
-    return cold.create(root, options.words[0], bundle, spec, _wishes(options, foreground=foreground))
+    process = spec.get("process") or {}
+    _check_terminal(options, process, foreground=foreground)
+    ours = foreground and bool(process.get("terminal"))
+    return cold.create(root, options.words[0], bundle, spec, _wishes(options, terminal=ours))
 
 
-def _wishes(options: Options, *, foreground: bool) -> "Wishes":
-    from kestrel.runtime import cold, console, handed
+def _wishes(options: Options, *, terminal: bool) -> "Wishes":
+    """Return what the options ask for; with `terminal`, what it has is to be shown on ours."""
+    from kestrel.runtime import cold, handed
 
+    size = (0, 0)
+    if terminal:
+        from kestrel.runtime import console
+
+        size = console.size()
     told = os.environ.get("LISTEN_FDS", "")
     listening = int(told) if told.isascii() and told.isdigit() and len(told) < 6 else 0
     return cold.Wishes(
@@ -70,8 +78,8 @@ def _wishes(options: Options, *, foreground: bool) -> "Wishes":
         listening=listening,
         preserved=handed.check_preserved(listening + options.number("preserve-fds")),
         pivot=not options.on("no-pivot"),
-        size=console.size() if foreground else (0, 0),
-        carried=foreground and not options.text("console-socket"),
+        size=size,
+        carried=terminal and not options.text("console-socket"),
     )
 
 
@@ -134,10 +142,13 @@ def do_run(root: str, options: Options) -> int:
 
 def _wait(made: "Made", options: Options) -> int:
     """Stay until a process has ended; return its exit code."""
-    from kestrel.runtime import console
+    from kestrel.runtime import handed
 
-    console.forward_signals(made.pid)
-    console.follow(made.pidfd, -1 if options.text("console-socket") else made.master)
+    handed.forward_signals(made.pid)
+    if made.master >= 0 and not options.text("console-socket"):
+        from kestrel.runtime import console
+
+        console.follow(made.pidfd, made.master)
     return state.exit_code(os.waitpid(made.pid, 0)[1])
 
 
@@ -231,7 +242,7 @@ def do_exec(root: str, options: Options) -> int:
         root,
         record,
         wanted,
-        _wishes(options, foreground=not detached),
+        _wishes(options, terminal=bool(wanted.get("terminal")) and not detached),
         paused=options.on("ignore-paused"),
         below=joining.groups_below(options.all("cgroup")),
     )

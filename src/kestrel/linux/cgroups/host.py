@@ -11,10 +11,12 @@ ROOT = "/sys/fs/cgroup"
 
 def detect(root: str = ROOT) -> Hierarchy:
     """Return the hierarchy of this machine. Raises OSError when no cgroups are mounted at `root`."""
-    from kestrel.linux.cgroups import v1, v2  # each is needed only where it is used
-
     if exists(f"{root}/cgroup.controllers"):
+        from kestrel.linux.cgroups import v2  # each is needed only where it is used
+
         return v2.V2(root)
+    from kestrel.linux.cgroups import v1
+
     found = v1.controllers(root)
     if not found:
         raise OSError(errno.ENOENT, "no cgroup controllers are mounted", root)

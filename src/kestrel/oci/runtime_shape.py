@@ -159,6 +159,8 @@ def fitted(value: Any, shape: Any, name: str = "") -> Any:
     if isinstance(shape, list):
         if type(value) is not list:
             raise _misfit(name, value, "a list")
+        if shape[0] == TEXT and all(type(item) is str for item in value) and _is_text("".join(value)):
+            return value  # the many names of a seccomp profile at once
         return [fitted(item, shape[0], f"{name}[{index}]") for index, item in enumerate(value)]
     if isinstance(shape, tuple):
         # exact: True is an int to isinstance, and 1.0 equals 1

@@ -225,7 +225,7 @@ def frozen(path: str) -> bool:
     """Say whether a group is frozen, without finding out which controllers there are."""
     for name, words in ((f"freezer/{path}/freezer.state", ("FROZEN", "FREEZING")), (f"{path}/cgroup.freeze", ("1",))):
         try:
-            with open(f"/sys/fs/cgroup/{name}", encoding="ascii") as file:
+            with open(f"/sys/fs/cgroup/{name}", encoding="utf-8") as file:
                 return file.read().strip() in words
         except OSError:
             continue

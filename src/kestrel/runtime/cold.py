@@ -194,7 +194,6 @@ class Creation:
 
     def run(self, made: plan.Plan, group: Group | None, wishes: Wishes) -> tuple[Record, Made]:
         """Clone the first process, and wait until it is ready or has failed."""
-        bundles.save_config(self._place, self._spec)
         gate = bundles.make_gate(self._place)
         namespace, made = _pid_namespace(made)
         try:
@@ -206,6 +205,7 @@ class Creation:
                 os.close(namespace)
         self._pidfd = started.pidfd
         self._record = self._record.with_process(started.pid, bundles.start_time(started.pid))
+        bundles.save_config(self._place, self._spec)  # while the other one is busy
         channel = Channel(started.channel)
         try:
             warnings = self._prepare(channel, wishes)
@@ -395,6 +395,8 @@ def _joined(channel: Channel, wishes: Wishes, introduce: Callable[[int, Mapping[
             raise error_from_json(message["error"])
         if "pid" in message:
             pid, pidfd = message["pid"], descriptors[0]
+        elif not pid:
+            break  # its go-between was killed before it could say which process this is: it may not go on
         elif "listener" in message:
             introduce(pid, message)
             channel.offer({"go": True})

@@ -16,7 +16,6 @@ from kestrel.runtime.arguments import Options, parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
 NAME = "kestrel-runtime"
 ROOT = "/run/kestrel-runtime"
@@ -106,7 +105,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 _MIXED = frozenset(("state", "kill", "delete", "list", "pause", "resume", "update", "events", "start", "create"))
 
 
-def main() -> "NoReturn":
+def main() -> int:
     """Run the command line of this process; what makes a process of a container must be sealed by now (`main.py`)."""
     name = ""
     try:
@@ -120,8 +119,7 @@ def main() -> "NoReturn":
         told = f"{name} failed: {message}" if "pid-file" in COMMANDS.get(name, ()) else message
         report.error(told, error.hint if isinstance(error, KestrelError) else None)
         code = 255 if name == "exec" else FAILED
-    sys.stdout.flush()
-    os._exit(code)  # the interpreter's own end takes as long as some commands do
+    return code
 
 
 def _explained(error: OSError) -> str:

@@ -26,7 +26,7 @@ def write_pid(path: str, pid: int) -> None:
     """Write a PID file in one step: who waits for it never reads half a number."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}")
-    with open(temporary, "w", encoding="ascii") as file:
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(str(pid))
     os.replace(temporary, path)
 

@@ -2,7 +2,7 @@
 
 A command that becomes the parent of a container's process runs from a copy of the interpreter that nobody can write
 to: a container that opens /proc/self/exe for writing finds a read-only file (CVE-2019-5736). That needs a second start
-of the interpreter, so the first does nothing else.
+of the interpreter, so the first does nothing else. The second finds all it loads in one file.
 """
 
 import gc
@@ -18,11 +18,22 @@ PARENTS = frozenset(("create", "run", "exec"))
 
 def main() -> "NoReturn":
     """Run the command line of this process."""
+    pack = None
     if not PARENTS.isdisjoint(sys.argv):
         from kestrel.linux import sealed
 
         sealed.begin_again()
+        from kestrel.base.packed import Pack
+
+        folder = __file__.rpartition("/")[0]
+        pack = Pack(f"{folder}/__pycache__/main.{sys.implementation.cache_tag}.pack")
     gc.disable()  # it ends before there is anything to collect
+    import os
+
     from kestrel.runtime import command
 
-    command.main()
+    code = command.main()
+    sys.stdout.flush()
+    if pack is not None:
+        pack.keep()
+    os._exit(code)  # the interpreter's own end takes as long as some commands do

@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-    from typing import Any, NoReturn
+    from typing import Any
 
     from kestrel.engine.shims import Zygote
 
@@ -198,7 +198,7 @@ def run(path: str, role: str, arguments: list[str]) -> None:
     _be_shell(command.main)
 
 
-def _be_shell(main: Callable[[], NoReturn]) -> None:
+def _be_shell(main: Callable[[], int]) -> None:
     prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
     while line := sys.stdin.readline():
         pid = os.fork()
@@ -206,7 +206,7 @@ def _be_shell(main: Callable[[], NoReturn]) -> None:
             os.dup2(2, 0)
             os.dup2(2, 1)
             sys.argv = ["kestrel-runtime", *line.rstrip("\n").split("\t")]
-            main()
+            os._exit(main())
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
         sys.stdout.flush()
         try:

@@ -128,6 +128,8 @@ class World:
             self.faults.disarm()
             undone = code > 0 and command in ("create", "run") and not any(word in where for word in REMOVING)
             problems = self.left() if undone else []
+            if code > 0 and command == "exec":
+                self.until(lambda: len(self.containers()) == 1)
             if code > 0 and command == "exec" and len(self.containers()) != 1:
                 problems.append(f"besides the container there are {self.containers()}")
             if not self.known():

@@ -1,4 +1,4 @@
-"""Containers without a shim: made, started, joined and removed by commands that end.
+"""Containers without a shim: made and joined by commands that end; `starting.py` and `ending.py` are others.
 
 The plan, the parent's half and init are the same as under a shim. What differs is who keeps things: a container's
 first process belongs to whoever reaps the orphans of the caller (conmon, containerd's shim), its output is the
@@ -10,34 +10,17 @@ from __future__ import annotations
 import os
 import time
 
-from kestrel.base.errors import (
-    FailedPrecondition,
-    Internal,
-    InvalidArgument,
-    KestrelError,
-    NotFound,
-)
+from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, signals, syscalls
 from kestrel.linux.cgroups import Group, Hierarchy
 from kestrel.oci.runtime_version import VERSION
-from kestrel.runtime import (
-    bundles,
-    ending,
-    filters,
-    groups,
-    hooks,
-    parent,
-    plan,
-    process,
-    report,
-    state,
-    users,
-)
+from kestrel.runtime import bundles, filters, groups, hooks, parent, plan, process, report, state, users
 from kestrel.runtime.bundles import Record
 from kestrel.runtime.channel import Channel
 from kestrel.runtime.init import Apart, Stdio
 from kestrel.runtime.messages import INHERITED, error_from_json
+from kestrel.runtime.starting import introduce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -227,7 +210,7 @@ class Creation:
                 self._run_hooks()
                 channel.offer({"go": True})
             elif "listener" in message:
-                _introduce(self._spec, self._record.pid, message, self._record.describe(state.CREATING))
+                introduce(self._spec, self._record.pid, message, self._record.describe(state.CREATING))
                 channel.offer({"go": True})
             elif "ready" in message:
                 self._master = _master(descriptors, wishes)
@@ -277,39 +260,6 @@ def _pid_namespace(made: plan.Plan) -> tuple[int, plan.Plan]:
             others = tuple(entry for entry in made.joined if entry[0] != bit)
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC), replace(made, joined=others)
     return -1, made
-
-
-# --- start ----------------------------------------------------------------------------------------------------------
-
-
-def start(root: str, record: Record) -> None:
-    """Let the program of a container run; returns when it does. Raises what kept it from running."""
-    place = bundles.directory(root, record.id)
-    state.require("start", bundles.status(root, record), record.id)
-    connection = bundles.open_gate(place)
-    if connection is None:
-        raise FailedPrecondition(f"cannot start an already running container: {record.id}")
-    channel = Channel(connection)
-    spec = bundles.load_config(root, record.id)
-    try:
-        channel.offer({"go": True})
-        heard = channel.receive()
-        if heard is not None and "listener" in heard[0]:
-            _introduce(spec, record.pid, heard[0], record.describe(state.CREATED))
-            channel.offer({"go": True})
-            heard = channel.receive()
-    finally:
-        channel.close()
-    if heard is not None:
-        raise error_from_json(heard[0].get("error") or {})
-    found = hooks.parse(spec)
-    bundles.enter(record)
-    try:
-        hooks.run("poststart", found.get("poststart", ()), record.describe(state.RUNNING))
-    except KestrelError:
-        # runtime-spec 1.3, step 10: the container is stopped and destroyed, and the lifecycle goes on at poststop.
-        ending.delete(root, record, force=True)
-        raise
 
 
 # --- exec -----------------------------------------------------------------------------------------------------------
@@ -368,17 +318,10 @@ def execute(
     os.close(started.pidfd)
     channel = Channel(started.channel)
     try:
-        return _joined(channel, wishes, lambda pid, told: _introduce(spec, pid, told, record.describe(now)))
+        return _joined(channel, wishes, lambda pid, told: introduce(spec, pid, told, record.describe(now)))
     finally:
         channel.close()
         os.waitpid(started.pid, 0)
-
-
-def _introduce(spec: Mapping[str, Any], pid: int, message: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    """Let the seccomp agent know of a process that has just installed its filter."""
-    from kestrel.runtime import agents
-
-    agents.introduce(spec["linux"]["seccomp"], pid, message["listener"], told)
 
 
 def _joined(channel: Channel, wishes: Wishes, introduce: Callable[[int, Mapping[str, Any]], None]) -> Made:

@@ -22,7 +22,6 @@ from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.linux import signals
-from kestrel.runtime.place import Operation, Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,54 +131,9 @@ def _ended(pid: int, timeout: int, output: int) -> str:
     return f"{how}, it said: {said}" if said else how
 
 
-@dataclass(frozen=True, slots=True)
-class HooksOutside(Operation):
-    """Let the process outside run its hooks (prestart, createRuntime) now, and wait until it has."""
-
-    paths: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"run hooks outside: {', '.join(self.paths)}"
-
-    def execute(self, place: Place) -> None:
-        """Say that it is time; an answer means success, an end that the creator has given up."""
-        assert place.channel is not None
-        place.channel.send({"hooks": True})
-        if place.channel.receive() is None:
-            os._exit(1)
-
-
-@dataclass(frozen=True, slots=True)
-class HooksInside(Operation):
-    """Run createContainer hooks: the namespaces are the container's, the root is still the host's."""
-
-    hooks: tuple[Hook, ...]
-    state: Mapping[str, Any]
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"run createContainer hooks: {', '.join(hook.path for hook in self.hooks)}"
-
-    def execute(self, place: Place) -> None:  # noqa: ARG002 - the same for every operation
-        """Run them."""
-        run("createContainer", self.hooks, inside(self.state, "creating"))
-
-
 def inside(state: Mapping[str, Any], status: str) -> dict[str, Any]:
     """Return a state as a hook in the container is told it: with the PID of its namespace."""
     return {**state, "status": status, "pid": os.getpid()}
-
-
-def operations(hooks: Hooks, state: Mapping[str, Any]) -> list[Operation]:
-    """Return the steps before the root is entered."""
-    found: list[Operation] = []
-    paths = tuple(hook.path for kind in OUTSIDE for hook in hooks.get(kind, ()))
-    if paths:
-        found.append(HooksOutside(paths))
-    if hooks.get("createContainer"):
-        found.append(HooksInside(hooks["createContainer"], state))
-    return found
 
 
 def at_start(hooks: Hooks, state: Mapping[str, Any]) -> Callable[[Mapping[str, str]], None] | None:

@@ -17,7 +17,7 @@ from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Rootfs
-from kestrel.runtime import devices, hooks, names, options, users, validate
+from kestrel.runtime import devices, hooked, hooks, names, options, users, validate
 from kestrel.runtime import operations as op
 from kestrel.runtime.place import Operation
 from kestrel.runtime.process import Filter, Process
@@ -131,7 +131,7 @@ def build(
     found = hooks.parse(spec)
     if found and state is None:
         raise Unimplemented("hooks are not run here", hint="use `kestrel-runtime` for a container with hooks")
-    operations += hooks.operations(found, state or {})
+    operations += hooked.operations(found, state or {})
     if process.cwd != "/":
         operations.append(op.MakeDirectory(process.cwd))
     operations += [op.MaskPath(path) for path in dict.fromkeys(linux.get("maskedPaths") or ())]

@@ -113,21 +113,21 @@ def _hand_over(root: str, record: Record, made: "Made", options: Options) -> int
 
 def do_start(root: str, options: Options) -> int:
     """Let a created container's program run."""
-    from kestrel.runtime import cold
+    from kestrel.runtime import starting
 
-    cold.start(root, _container(root, options))
+    starting.start(root, _container(root, options))
     return 0
 
 
 def do_run(root: str, options: Options) -> int:
     """Create and start; in the foreground also wait, and delete."""
-    from kestrel.runtime import cold, ending
+    from kestrel.runtime import ending, starting
 
     detached = options.on("detach")
     record, made = _create(root, options, foreground=not detached)
     try:
         _hand_over(root, record, made, options)
-        cold.start(root, record)
+        starting.start(root, record)
     except BaseException:
         if os.path.exists(bundles.directory(root, record.id)):
             ending.delete(root, record, force=True)

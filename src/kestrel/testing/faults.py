@@ -188,7 +188,7 @@ def run(path: str, role: str, arguments: list[str]) -> None:
 
         zygote._warm_up()
     else:
-        from kestrel.runtime import cold, command, console, ending, handed, verbs  # noqa: F401 - loaded before files are counted
+        from kestrel.runtime import agents, cold, command, console, ending, handed, verbs  # noqa: F401 - loaded before files are counted
     for name, calls in CALLS.items():
         module = importlib.import_module(name)
         for call in calls:

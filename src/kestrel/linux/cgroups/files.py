@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from kestrel.linux import signals, syscalls
+from kestrel.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def write(path: str, value: str) -> None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise syscalls.failure(f"write {value.strip()!r}", path, error.errno) from None
+        raise OSError(error.errno, f"write {value.strip()!r}: {error.strerror}", path) from None
 
 
 def read(path: str) -> str:

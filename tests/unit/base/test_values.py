@@ -1,8 +1,5 @@
 import dataclasses
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -57,11 +54,3 @@ def test_the_standard_librarys_functions_take_them_for_dataclasses() -> None:
     assert dataclasses.replace(Point(1), y=5) == Point(1, 5)
     assert dataclasses.asdict(line) == asdict(line) == {"ends": ({"x": 1, "y": 2, "tags": (), "more": {}},)}
     assert pickle.loads(pickle.dumps(line)) == line
-
-
-@pytest.mark.parametrize("module", ["shim", "zygote", "cold", "verbs"])
-def test_the_runtime_starts_without_what_takes_longer_to_load_than_it(module: str) -> None:
-    source = Path(__file__).parents[3] / "src"
-    program = f"import sys; sys.path.append({str(source)!r}); import kestrel.runtime.{module} as _; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
-    assert not {"dataclasses", "inspect", "typing", "re", "json"} & set(done.stdout.split())

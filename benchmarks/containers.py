@@ -1,14 +1,18 @@
 """Containers as people start them: from the shell, beside docker and podman."""
 
+import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from benchmarks.bed import Bed
-from benchmarks.measure import Row, command, pss, rounds
+from benchmarks.measure import Row, command, output, pss, rounds
 
 PAUSE = 0.1  # seconds between two measurements, so that nobody pays for what the one before is still removing
 BACK_TO_BACK = 10
 ALIVE = 10
+REST = 2.0  # seconds without a word, after which a shim rests
 
 
 def run(bed: Bed) -> Iterator[Row]:
@@ -60,9 +64,13 @@ def exec_(bed: Bed) -> Iterator[Row]:
 
 
 def memory(bed: Bed) -> Iterator[Row]:
-    """What stays in memory beside a running container: Kestrel's shim, containerd's shim, podman's conmon."""
+    """What stays in memory beside a running container: Kestrel's keeper, containerd's shim, podman's conmon.
+
+    Nobody talks to the containers. Kestrel's has a shim too while somebody does: that is a row of its own.
+    """
     image = bed.own_image()
     row = Row(f"memory of the process beside a container (PSS, {ALIVE} alive)", 1.0, "MB")
+    busy = Row("the same while it is talked to (one of them)", unit="MB")
     kestrel, docker, podman = [str(bed.kestrel)], bed.docker, bed.podman
     names = [f"m{number}" for number in range(ALIVE)]
     try:
@@ -71,12 +79,27 @@ def memory(bed: Bed) -> Iterator[Row]:
             command([*kestrel, "run", *words])
             command([*docker, "run", *words])
             command(bed.podman_run(*words))
-        for program, process in (("kestrel", "kestrel-shim"), ("docker", "containerd-shim"), ("podman", "conmon")):
+        time.sleep(REST)
+        row.times["kestrel"] = [beside(bed, name) for name in names]
+        for program, process in (("docker", "containerd-shim"), ("podman", "conmon")):
             row.times[program] = [pss(pid) for pid in _called(process)]
         yield row
+        for name in names:
+            command([*kestrel, "exec", name, "true"])
+            busy.times.setdefault("kestrel", []).append(beside(bed, name))
+        yield busy
     finally:
         for client in (kestrel, docker, podman):
             subprocess.run([*client, "rm", "-f", *names], capture_output=True)
+
+
+def beside(bed: Bed, container: str) -> float:
+    """Return the PSS of Kestrel's processes for a container: its first one's parent, and the shim if there is one."""
+    first = json.loads(output([str(bed.kestrel), "inspect", container]))[0]["pid"]
+    keeper = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+    children = map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split())
+    shims = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "kestrel-shim\n"]
+    return pss(keeper) + sum(map(pss, shims))
 
 
 def _called(name: str) -> list[int]:

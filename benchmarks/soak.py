@@ -5,11 +5,13 @@ Not part of the whole table, since it takes minutes: `./dev soak`.
 
 import statistics
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.bed import Bed, daemon_pid
-from benchmarks.measure import Row, command, pss
+from benchmarks.containers import REST, beside
+from benchmarks.measure import Row, command
 from kestrel.testing.holdings import growth, holdings, unshared
 
 IN_ALL, ALIVE = 500, 200
@@ -51,9 +53,9 @@ def _alive(bed: Bed, image: str, daemon: int, zygote: int) -> Iterator[Row]:
         yield _grown(
             "threads and mounts for all of them", {k: v for k, v in found.items() if k in ("threads", "mounts")}
         )
-        done = subprocess.run(["pgrep", "-x", "kestrel-shim"], capture_output=True, text=True)
+        time.sleep(REST)
         row = Row(f"memory of the process beside each of them (PSS, {count} alive)", 1.0, "MB")
-        row.times["kestrel"] = [pss(int(word)) for word in done.stdout.split()]
+        row.times["kestrel"] = [beside(bed, name) for name in names]
         yield row
     finally:
         subprocess.run([kestrel, "rm", "-f", *names], capture_output=True)

@@ -462,7 +462,8 @@ class Shim:
         """
         if self._pidfd >= 0:
             try:
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfd, 0)  # the keeper lives, so the number is still its own
+                os.killpg(self.pid, signal.SIGKILL)  # and with it the shim, and whoever is only about to be an init
             except ProcessLookupError:
                 pass
         self._close()

@@ -13,31 +13,33 @@ import os
 
 from kestrel.linux import abi, signals, syscalls
 
+Spare = tuple[int, int]
+"""A process in namespaces that wait for somebody: its pid and pidfd."""
 Range = tuple[int, int, int]
 """(first id inside, first id outside, how many), as in a line of /proc/PID/uid_map."""
 
 
-def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0) -> int:
+def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0, spare: "Spare | None" = None) -> int:
     """Return a descriptor of a new user namespace with these maps. Only for a process with one thread.
 
     `enter` are CLONE_NEW* bits of other types: one of each is made that belongs to it, and the caller enters them.
+    A `spare` that was `born` with them is used up.
     """
-    # No signal at its end: whoever waits for all children must not take this one for its own.
-    pid, pidfd = born(enter, exit_signal=0)
+    pid, pidfd = spare or born(enter)
     try:
-        return take(pidfd, uids, gids, enter=enter)
+        return _take(pidfd, uids, gids, enter)
     finally:
-        os.close(pidfd)
-        os.waitpid(pid, abi.WALL)
+        end((pid, pidfd))
 
 
-def born(namespaces: int, *, exit_signal: int = signals.SIGCHLD) -> tuple[int, int]:
-    """Start a process in a new user namespace without maps, and in others that belong to it; return its pid and pidfd.
+def born(namespaces: int) -> "Spare":
+    """Start a process in a new user namespace without maps, and in others that belong to it.
 
-    It sleeps until `take` ends it, or its parent's end does.
+    It sleeps until `make` or `end` end it, or its parent's end does.
     """
     parent = os.getpid()
-    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | namespaces, exit_signal=exit_signal)
+    # No signal at its end: whoever waits for all children must not take this one for its own.
+    pid, pidfd = syscalls.clone3(abi.CLONE_NEWUSER | namespaces, exit_signal=0)
     if pid == 0:
         try:
             syscalls.prctl(abi.PR_SET_PDEATHSIG, signals.SIGKILL)
@@ -48,17 +50,22 @@ def born(namespaces: int, *, exit_signal: int = signals.SIGCHLD) -> tuple[int, i
     return pid, pidfd
 
 
-def take(pidfd: int, uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0) -> int:
-    """Write the maps of a `born` process's user namespace, enter its others, end it; return the namespace."""
-    try:
-        process = f"/proc/{_number(pidfd)}"
-        for name, ranges in (("uid_map", uids), ("gid_map", gids)):
-            _write(f"{process}/{name}", "".join(f"{inside} {outside} {size}\n" for inside, outside, size in ranges))
-        if enter:
-            syscalls.setns(pidfd, enter)
-        return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        signals.pidfd_send_signal(pidfd, signals.SIGKILL)
+def _take(pidfd: int, uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", enter: int) -> int:
+    """Write the maps of a process's user namespace, enter its others; return the namespace."""
+    process = f"/proc/{_number(pidfd)}"
+    for name, ranges in (("uid_map", uids), ("gid_map", gids)):
+        _write(f"{process}/{name}", "".join(f"{inside} {outside} {size}\n" for inside, outside, size in ranges))
+    if enter:
+        syscalls.setns(pidfd, enter)
+    return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def end(spare: "Spare") -> None:
+    """End a process that was `born`, and with it the namespaces that nobody has taken."""
+    pid, pidfd = spare
+    signals.pidfd_send_signal(pidfd, signals.SIGKILL)
+    os.close(pidfd)
+    os.waitpid(pid, abi.WALL)
 
 
 def maps(namespace: int) -> "tuple[tuple[Range, ...], tuple[Range, ...]]":

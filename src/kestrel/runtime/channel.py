@@ -62,6 +62,11 @@ class Decoder:
             found.append((message, taken))
         return found
 
+    @property
+    def empty(self) -> bool:
+        """Whether no part of a message is here."""
+        return not self._buffer and not self._descriptors
+
     def close(self) -> None:
         """Close descriptors that arrived without their message."""
         for fd in self._descriptors:

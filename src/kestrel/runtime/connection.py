@@ -39,6 +39,14 @@ class Connection:
         sock.setblocking(False)
         self._watch()
 
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def at_rest(self) -> set[int]:
+        """Return what is watched while there is neither half a request nor anything that the client has not taken."""
+        return {self._socket.fileno()} if not self._waiting and self._decoder.empty else set()
+
     def answer(self, identifier: object, result: Message | None = None, descriptors: Sequence[int] = ()) -> None:
         """Say that a request has succeeded. Descriptors are duplicated by the kernel; they stay the caller's."""
         self.send({"id": identifier, "ok": result or {}}, descriptors)
@@ -131,27 +139,19 @@ class Listener:
     """The socket at a path that clients connect to: 0600, in a private directory, never abstract (CVE-2020-15257)."""
 
     def __init__(
-        self, events: loop.Loop, directory: str, name: str, accepted: Callable[[sockets.Socket], None]
+        self, events: loop.Loop, directory: str, name: str, accepted: Callable[[sockets.Socket], None], fd: int = -1
     ) -> None:
+        """`fd` is the socket where it listens already."""
         self._loop = events
         self._path = f"{directory}/{name}"
         self._accepted = accepted
-        self._socket = sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass
-        folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        previous = os.umask(0o177)
-        try:
-            # Through the descriptor: sun_path holds 108 bytes, a data directory's path may be longer (`man 7 unix`).
-            self._socket.bind(f"/proc/self/fd/{folder}/{name}")
-        finally:
-            os.umask(previous)
-            os.close(folder)
-        self._socket.listen(16)
+        self._socket = sockets.Socket(fileno=fd) if fd >= 0 else _listening(directory, name)
         self._socket.setblocking(False)
         events.watch(self._socket.fileno(), loop.READ, self._accept)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
 
     def _accept(self, _events: int) -> None:
         try:
@@ -173,3 +173,21 @@ class Listener:
             os.unlink(self._path)
         except FileNotFoundError:
             pass
+
+
+def _listening(directory: str, name: str) -> sockets.Socket:
+    found = sockets.Socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
+    try:
+        os.unlink(f"{directory}/{name}")
+    except FileNotFoundError:
+        pass
+    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    previous = os.umask(0o177)
+    try:
+        # Through the descriptor: sun_path holds 108 bytes, a data directory's path may be longer (`man 7 unix`).
+        found.bind(f"/proc/self/fd/{folder}/{name}")
+    finally:
+        os.umask(previous)
+        os.close(folder)
+    found.listen(16)
+    return found

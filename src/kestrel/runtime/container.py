@@ -31,6 +31,7 @@ from kestrel.runtime.messages import (
     OutOfMemory,
     error_from_json,
     from_json,
+    to_json,
 )
 from kestrel.runtime.process import Filter
 from kestrel.runtime.streams import Streams
@@ -39,6 +40,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
+
+    from kestrel.runtime.messages import JSON
 
     Reply = Callable[["dict[str, Any] | None", "BaseException | None"], None]
 
@@ -88,6 +91,56 @@ class Container:
         self._started = 0.0
         self._oom: OomWatch | None = None
         self._oom_seen = 0
+
+    # --- between two shims ---
+
+    def at_rest(self) -> set[int]:
+        """Return what is watched of it while nothing is under way that only this process knows of."""
+        if self._pending is not None or self.status in (state.CREATING, state.CREATED):
+            return set()
+        streams = self._streams.at_rest() if self._streams is not None else set()
+        return streams | ({self._oom.fd} if self._oom is not None else set())
+
+    def watch_end(self) -> None:
+        """Let its end be something that is watched: the keeper sleeps on that."""
+        if self.status != state.STOPPED:
+            self._around.events.watch(self.pidfd, loop.READ, lambda _events: None)
+
+    def write_down(self) -> JSON:
+        """Return what another process, with our descriptors, needs to go on with `read_up`; only while at rest."""
+        return {
+            "id": self.id,
+            "process": self.process,
+            "status": self.status,
+            "pid": self.pid,
+            "pidfd": self.pidfd,
+            "group": self.group.path if self.group is not None else None,
+            "ids": self.ids.to_json() if self.ids is not None else None,
+            "exit": to_json(self.exit) if self.exit is not None else None,
+            "streams": self._streams.write_down() if self._streams is not None and self.exit is None else None,
+            "filter": [self._filter, self._filter_flags],
+            "started": self._started,
+            "oom": [self._oom.fd, self._oom.urgent] if self._oom is not None else None,
+            "oom_seen": self._oom_seen,
+        }
+
+    @classmethod
+    def read_up(cls, given: JSON, around: Surroundings) -> Container:
+        """Return the container that was written down."""
+        found = cls(CreateRequest(container_id=given["id"], spec="", process=given["process"]), around)
+        found.status, found.pid, found.pidfd = given["status"], given["pid"], given["pidfd"]
+        if given["group"] is not None and around.hierarchy is not None:
+            found.group = around.hierarchy.group(given["group"])
+        found.ids = users.Ids.from_json(given["ids"]) if given["ids"] is not None else None
+        found.exit = from_json(Exited, given["exit"]) if given["exit"] is not None else None
+        if given["streams"] is not None:
+            found._streams = Streams.read_up(around.events, given["streams"])
+            found._log = found._streams.log
+        found._filter, found._filter_flags = given["filter"]
+        found._started, found._oom_seen = given["started"], given["oom_seen"]
+        if given["oom"] is not None:
+            found._watch_memory(OomWatch(*given["oom"]))
+        return found
 
     # --- create ---
 
@@ -156,14 +209,13 @@ class Container:
                 self.group.devices(rules)
         except OSError as error:
             raise InvalidArgument(f"{error.strerror}: {error.filename}", hint="the kernel refused a limit") from error
-        self._watch_memory()
+        watch = self.group.oom_watch()
+        if watch is not None:
+            self._watch_memory(watch)
 
-    def _watch_memory(self) -> None:
-        assert self.group is not None
-        self._oom = self.group.oom_watch()
-        if self._oom is not None:
-            wanted = loop.PRIORITY if self._oom.urgent else loop.READ
-            self._around.events.watch(self._oom.fd, wanted, self._memory_event)
+    def _watch_memory(self, watch: OomWatch) -> None:
+        self._oom = watch
+        self._around.events.watch(watch.fd, loop.PRIORITY if watch.urgent else loop.READ, self._memory_event)
 
     def _make_stdio(self) -> Stdio:
         """Make the pipes; ours go to `_stdin` and `_outputs`. A terminal's master comes from the child later."""
@@ -243,12 +295,11 @@ class Container:
     def kill(self, number: int, *, everyone: bool = False) -> None:
         """Send a signal to the first process, or to every process of the container's group."""
         state.require("kill", self.status, self.id)
-        pids = self.group.pids() if everyone and self.group is not None else [self.pid]
-        for pid in pids:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
+        if everyone and self.group is not None:
+            for pid in self.group.pids():
+                _send(os.kill, pid, number)
+        else:  # by its descriptor: the keeper may have reaped it already, and the number be another's
+            _send(signals.pidfd_send_signal, self.pidfd, number)
         if number == signals.SIGKILL and self.status == state.PAUSED:
             self.freeze(frozen=False)
 
@@ -434,6 +485,13 @@ class Container:
             self._around.events.forget(self._oom.fd)
             os.close(self._oom.fd)
             self._oom = None
+
+
+def _send(send: Callable[[int, int], None], target: int, number: int) -> None:
+    try:
+        send(target, number)
+    except ProcessLookupError:
+        pass
 
 
 def _bits(kinds: Iterable[str]) -> int:

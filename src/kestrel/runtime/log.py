@@ -12,10 +12,16 @@ A log that cannot be written (full disk) must not stop the container: lines are 
 written as a line of its own once writing works again.
 """
 
+from __future__ import annotations
+
 import os
 import time
 
-from kestrel.runtime.messages import LogFile
+from kestrel.runtime.messages import LogFile, from_json, to_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from kestrel.runtime.messages import JSON
 
 SPLIT = 16 * 1024  # bytes of content in one log line
 STREAMS = {"stdout": b"stdout", "stderr": b"stderr"}
@@ -24,16 +30,31 @@ STREAMS = {"stdout": b"stdout", "stderr": b"stderr"}
 class LogWriter:
     """Takes bytes of two streams and appends lines to a file. Never raises from `write`."""
 
-    def __init__(self, where: LogFile) -> None:
-        """Open the file; raises OSError when that is not possible."""
+    def __init__(self, where: LogFile, fd: int = -1) -> None:
+        """Open the file, unless it is open as `fd`; raises OSError when that is not possible."""
         self._where = where
         self._rest = {"stdout": bytearray(), "stderr": bytearray()}
         self._second = -1
         self._prefix = ""
         self._dropped = 0
-        self._fd = -1
-        self._size = 0
-        self.reopen()
+        self._fd = fd
+        self._size = os.fstat(fd).st_size if fd >= 0 else 0
+        if fd < 0:
+            self.reopen()
+
+    def write_down(self) -> JSON:
+        """Return what another process, with our descriptors, needs to go on with `read_up`."""
+        rest = {stream: data.decode("latin-1") for stream, data in self._rest.items()}
+        return {"where": to_json(self._where), "fd": self._fd, "dropped": self._dropped, "rest": rest}
+
+    @classmethod
+    def read_up(cls, given: JSON) -> LogWriter:
+        """Return the writer that was written down."""
+        log = cls(from_json(LogFile, given["where"]), given["fd"])
+        log._dropped = given["dropped"]
+        for stream, text in given["rest"].items():
+            log._rest[stream] += text.encode("latin-1")
+        return log
 
     def write(self, stream: str, data: bytes) -> None:
         """Append what is complete; keep the beginning of a line until its end comes."""

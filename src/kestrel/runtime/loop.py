@@ -6,12 +6,9 @@ descriptors watched and a few timers.
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 import time
-
-from kestrel.linux import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +43,18 @@ class Loop:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._timers: list[Timer] = []
+        self._idle: tuple[float, Callable[[], None]] | None = None
+        self._stirred = True
         self._stopped = False
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when anything watched has something for us."""
+        return self._epoll.fileno()
+
+    @property
+    def watched(self) -> frozenset[int]:
+        """The descriptors that are watched."""
+        return frozenset(self._callbacks)
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:
         """Call `callback(events)` whenever one of `events` (or an error or hang-up) is there; again to change both."""
@@ -67,24 +75,9 @@ class Loop:
         self._timers.append(timer)
         return timer
 
-    def watch_children(self, callback: Callable[[int, int], None]) -> None:
-        """Call `callback(pid, wait status)` for every child that ends, adopted ones too."""
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        signals.signal(signals.SIGCHLD, lambda *_: None)  # a handler is needed for the wakeup descriptor to be written
-        signals.set_wakeup_fd(writer, warn_on_full_buffer=False)
-
-        def reap(_events: int) -> None:
-            os.read(reader, 4096)
-            while True:
-                try:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:
-                    return
-                if pid == 0:
-                    return
-                self._guard(callback, pid, status)
-
-        self.watch(reader, READ, reap)
+    def when_idle(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call `action()` whenever nothing has happened for that long and no timer is to come."""
+        self._idle = (seconds, action)
 
     def stop(self) -> None:
         """Make `run` return after the callbacks of this round."""
@@ -93,11 +86,17 @@ class Loop:
     def run(self) -> None:
         """Call back until stopped."""
         while not self._stopped:
-            for fd, events in self._epoll.poll(self._timeout()):
+            ready = self._epoll.poll(self._timeout())
+            for fd, events in ready:
                 callback = self._callbacks.get(fd)
                 if callback is not None:  # an earlier callback of this round may have dropped it
                     self._guard(callback, events)
-            self._fire()
+            fired = self._fire()
+            if ready or fired:
+                self._stirred = True
+            elif self._idle is not None and self._stirred and not self._timers:
+                self._stirred = False  # if nothing happens, there is no reason to ask again
+                self._guard(self._idle[1])
 
     def _guard(self, callback: Callable[..., None], *arguments: int) -> None:
         """A bug, or an error nobody foresaw, costs one callback and not the sandbox. It is written down."""
@@ -110,12 +109,14 @@ class Loop:
     def _timeout(self) -> float:
         self._timers = [timer for timer in self._timers if timer.action is not None]
         if not self._timers:
-            return -1
+            return self._idle[0] if self._idle is not None and self._stirred else -1
         return max(0.0, min(timer.due for timer in self._timers) - time.monotonic())
 
-    def _fire(self) -> None:
+    def _fire(self) -> bool:
         now = time.monotonic()
-        for timer in [timer for timer in self._timers if timer.due <= now]:
+        due = [timer for timer in self._timers if timer.due <= now]
+        for timer in due:
             action, timer.action = timer.action, None
             if action is not None:
                 self._guard(action)
+        return bool(due)

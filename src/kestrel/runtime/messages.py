@@ -50,6 +50,7 @@ class SandboxRequest:
     cgroup: str = ""
     uid_mappings: Sequence[JSON] = ()
     gid_mappings: Sequence[JSON] = ()
+    rest_after: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

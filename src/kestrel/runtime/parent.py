@@ -2,7 +2,8 @@
 
 `create` clones the child straight into its new namespaces, and on cgroup v2 into its group; everything it needs is in
 its memory, so the parent has nothing more to send than "go". `begin` is for a shim: the child reads its spec itself,
-while the shim makes its groups; that is quicker, and what reading leaves behind goes with the child.
+while the shim makes its groups; that is quicker, and what reading leaves behind goes with the child. What a
+shim starts are its keeper's children (CLONE_PARENT, see `keeper.py`).
 
 `join` makes a process in a container that runs: a first child lets go of every descriptor of the host, joins the
 namespaces through the container's pidfd, and clones the real one with CLONE_PARENT, so that it is this process's
@@ -96,7 +97,7 @@ def begin(
     def child(channel: Channel) -> Child:
         return Child(channel=channel, stdio=stdio, ids=ids, user_namespace=user_namespace)
 
-    return _start(new, checked, group, child, pid_namespace)
+    return _start(new | abi.CLONE_PARENT, checked, group, child, pid_namespace)
 
 
 def tell_groups(channel: Channel, group: Group | None) -> None:
@@ -152,7 +153,7 @@ def _clone(flags: int, group: Group | None, pid_namespace: int) -> tuple[int, in
     if pid_namespace >= 0:
         syscalls.setns(pid_namespace, abi.CLONE_NEWPID)  # for children only (`man 2 setns`)
     try:
-        return syscalls.clone3(flags, cgroup=directory)
+        return syscalls.clone3(flags, exit_signal=0 if flags & abi.CLONE_PARENT else signals.SIGCHLD, cgroup=directory)
     finally:
         if directory >= 0:
             os.close(directory)
@@ -185,7 +186,7 @@ def join(
     ours, theirs = pair()
     joiners = group.joiners() if group is not None else []
     try:
-        pid, pidfd = _clone(0, group, -1)
+        pid, pidfd = _clone(0 if apart is not None else abi.CLONE_PARENT, group, -1)
         if pid == 0:
             namespace = target if ids is not None else -1
             child = Child(

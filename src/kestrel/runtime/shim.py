@@ -1,8 +1,8 @@
 """The shim: one per sandbox. It holds the sandbox's namespaces, and its containers' processes, output and ends.
 
-It is a fork of the zygote, in a session of its own, and the parent of everything it starts (also of orphans, as a
-subreaper). The daemon talks to it over a socket in the sandbox's directory and may die and come back at any moment;
-the shim writes the logs and the exit files, so nothing is lost meanwhile. Its containers die with it.
+It is a fork of its keeper (`keeper.py`), whose children its containers are, and which it leaves everything to when
+nothing happens. The daemon talks to it over a socket in the sandbox's directory and may die and come back at any
+moment; the shim writes the logs and the exit files, so nothing is lost meanwhile. Its containers die with it.
 
 The network, IPC and UTS namespaces are its own (unless the sandbox uses the host's), so containers inherit them by
 being cloned, and a port of the sandbox is dialled by just connecting. A shared PID namespace is held by a child that
@@ -15,6 +15,7 @@ import errno
 import os
 import sys
 
+from kestrel.base import plainjson
 from kestrel.base.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -23,10 +24,10 @@ from kestrel.base.errors import (
     NotFound,
     Unavailable,
 )
-from kestrel.base.values import asdict
-from kestrel.linux import abi, cgroups, signals, sockets, syscalls, user_namespaces
+from kestrel.base.values import asdict, dataclass
+from kestrel.linux import abi, cgroups, signals, sockets, syscalls
 from kestrel.linux.mounts import opened
-from kestrel.runtime import channel, loop, names, state, validate
+from kestrel.runtime import channel, keeper, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener
 from kestrel.runtime.container import Container, Surroundings
 from kestrel.runtime.execs import Exec
@@ -49,31 +50,49 @@ from kestrel.runtime.users import Ids, ranges
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn
+    from typing import Any, NoReturn, Self
+
+    from kestrel.linux.user_namespaces import Spare
 
 LOG = "shim.log"
 OOM_SCORE = -900
+NAMESPACES = ("net", "ipc", "uts")
 
 
-def main(request: SandboxRequest, client: sockets.Socket, cache: str, spare: int = -1) -> NoReturn:
-    """Be the shim of a sandbox; `client` is the first connection. Ends the process.
-
-    `spare` is a pidfd of namespaces that wait for one (`zygote.SPARE`).
-    """
-    code = 0
+def begin(
+    line: keeper.Line, request: SandboxRequest, client: sockets.Socket, spare: Spare | None, cache: str
+) -> NoReturn:
+    """Be the shim of a new sandbox; `client` is the first connection, `spare` has namespaces for it."""
     try:
-        users = _settle_in(request, client, spare)
-        Shim(request, client, cache, _avoid_oom_killer(), users).run()
+        _open_log(request.directory)
+        Shim(request, cache, line).begin(client, spare)
     except BaseException as error:  # noqa: BLE001 - the daemon is told, whatever it was
-        code = 1
-        try:
-            client.setblocking(True)
-            channel.Channel(client).send({"id": 0, "error": error_to_json(explained(error))})
-        except OSError:
-            pass
+        client.setblocking(True)
+        channel.Channel(client).offer({"id": 0, "error": error_to_json(explained(error))})
         if not isinstance(error, KestrelError | OSError):
-            sys.excepthook(type(error), error, error.__traceback__)
-    os._exit(code)
+            _note(error)
+    os._exit(keeper.ENDS)
+
+
+def go_on(line: keeper.Line, written: str, cache: str) -> NoReturn:
+    """Be the shim of a sandbox after another one, which has rested."""
+    try:
+        given = plainjson.loads(written)
+        Shim(from_json(SandboxRequest, given["request"]), cache, line).go_on(given)
+    except BaseException as error:  # noqa: BLE001 - there is nobody else to tell
+        _note(error)
+    os._exit(keeper.ENDS)
+
+
+def _note(error: BaseException) -> None:
+    sys.excepthook(type(error), error, error.__traceback__)
+    sys.stderr.flush()
+
+
+def _open_log(directory: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with opened(os.open(f"{directory}/{LOG}", flags, 0o600)) as log:
+        os.dup2(log, 2)
 
 
 def explained(error: BaseException) -> BaseException:
@@ -84,19 +103,8 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def _settle_in(request: SandboxRequest, client: sockets.Socket, spare: int) -> dict[Ids, int]:
-    """Become a process of our own, then take the sandbox's namespaces; returns its user namespace, if it has one."""
-    os.setsid()
-    os.chdir("/")
-    syscalls.default_signals([signals.SIGCHLD])
-    syscalls.set_process_name("kestrel-shim")
-    syscalls.prctl(abi.PR_SET_CHILD_SUBREAPER, 1)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    log = os.open(f"{request.directory}/{LOG}", flags, 0o600)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for number, fd in enumerate((null, null, log)):
-        os.dup2(fd, number, inheritable=True)
-    _close_all_but({client.fileno(), spare} - {-1})
+def _make_namespaces(request: SandboxRequest, spare: Spare | None) -> dict[Ids, int]:
+    """Take the sandbox's namespaces; returns its user namespace, if it has one."""
     new = (
         (0 if request.host_network else abi.CLONE_NEWNET)
         | (0 if request.host_ipc else abi.CLONE_NEWIPC)
@@ -105,11 +113,7 @@ def _settle_in(request: SandboxRequest, client: sockets.Socket, spare: int) -> d
     found = {}
     if request.uid_mappings:
         ids = ranges(request.uid_mappings, request.gid_mappings, "sandbox")
-        if spare >= 0:
-            found[ids] = user_namespaces.take(spare, ids.uids, ids.gids, enter=new)
-            os.close(spare)
-        else:
-            found[ids] = ids.make(enter=new)
+        found[ids] = ids.make(enter=new, spare=spare)
     else:
         syscalls.unshare(new)
     if not request.host_network:
@@ -121,16 +125,6 @@ def _settle_in(request: SandboxRequest, client: sockets.Socket, spare: int) -> d
         validate.sysctl(name, value, own)
     names.write_sysctls(request.sysctls)
     return found
-
-
-def _close_all_but(kept: set[int]) -> None:
-    """Close every descriptor above standard error, whose number is in none of those kept."""
-    first = 3
-    for fd in sorted(kept):
-        if fd > first:
-            syscalls.close_range(first, fd - 1)
-        first = fd + 1
-    syscalls.close_range(first)
 
 
 def _avoid_oom_killer() -> int:
@@ -160,10 +154,11 @@ def owned(request: SandboxRequest) -> frozenset[str]:
 class Shim:
     """The sandbox's containers and the clients that ask about them."""
 
-    def __init__(
-        self, request: SandboxRequest, client: sockets.Socket, cache: str, oom_score: int, users: dict[Ids, int]
-    ) -> None:
+    def __init__(self, request: SandboxRequest, cache: str, line: keeper.Line) -> None:
+        syscalls.set_process_name("kestrel-shim")
         self._request = request
+        self._cache = cache
+        self._line = line
         self._loop = loop.Loop()
         self._hierarchy = _hierarchy()
         self._containers: dict[str, Container] = {}
@@ -171,23 +166,12 @@ class Shim:
         self._next_exec = 1
         self._unclaimed: dict[int, int] = {}  # pid -> wait status, while some exec's pid is not known yet
         self._clients: list[Connection] = []
-        self._user_namespaces = users
+        self._user_namespaces: dict[Ids, int] = {}
         self._kept = False
-        self._loop.watch_children(self._reaped)
-        self._pause = _hold_pid_namespace() if request.share_pid else -1
-        self._listener = Listener(self._loop, request.directory, SOCKET, self._accepted)
-        self._around = Surroundings(
-            events=self._loop,
-            hierarchy=self._hierarchy,
-            directory=request.directory,
-            cache=cache,
-            namespaces=owned(request),
-            pid_namespace=self._pause,
-            oom_score=oom_score,
-            exited=lambda exited: self._tell("exited", exited),
-            out_of_memory=lambda event: self._tell("oom", event),
-            user_namespace=self._user_namespace,
-        )
+        self._loop.when_idle(request.rest_after, self._rest)
+        self._loop.watch(line.reader, loop.READ, self._reap)
+        self._namespaces: list[int] = []
+        self._pause: Pause | None = None
         self._operations: dict[str, Callable[[Connection, Any, dict[str, Any]], None]] = {
             "hello": self._hello,
             "keep": self._keep,
@@ -208,11 +192,74 @@ class Shim:
             "stats": self._stats,
             "shutdown": self._shutdown,
         }
+
+    # --- a sandbox begins, rests, and goes on ---
+
+    def begin(self, client: sockets.Socket, spare: Spare | None) -> None:
+        """Make the sandbox, and serve until it is shut down or rests."""
+        request = self._request
+        oom_score = _avoid_oom_killer()
+        self._user_namespaces = _make_namespaces(request, spare)
+        self._namespaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in NAMESPACES]
+        self._pause = Pause.begin() if request.share_pid else None
+        self._serve(oom_score)
         self._accepted(client)
         self._hello(self._clients[0], 0, {})
+        self._loop.run()
 
-    def run(self) -> None:
-        """Serve until shut down."""
+    def _serve(self, oom_score: int, listening: int = -1) -> None:
+        directory = self._request.directory
+        self._listener = Listener(self._loop, directory, SOCKET, self._accepted, listening)
+        self._around = Surroundings(
+            events=self._loop,
+            hierarchy=self._hierarchy,
+            directory=directory,
+            cache=self._cache,
+            namespaces=owned(self._request),
+            pid_namespace=self._pause.namespace if self._pause is not None else -1,
+            oom_score=oom_score,
+            exited=lambda exited: self._tell("exited", exited),
+            out_of_memory=lambda event: self._tell("oom", event),
+            user_namespace=self._user_namespace,
+        )
+
+    def _rest(self) -> None:
+        """Leave everything to the next shim, unless something is under way that only this one knows of."""
+        containers, clients = self._containers.values(), self._clients
+        at_rest = {self._line.reader, self._listener.fileno()}
+        at_rest.update(*(c.at_rest() for c in containers), *(c.at_rest() for c in clients))
+        # Orphans of a sandbox without processes of its own come to the keeper, which does not reap in its sleep.
+        if self._request.host_pid or self._execs or not self._loop.watched <= at_rest:
+            return
+        for container in containers:
+            container.watch_end()
+        written = {
+            "request": to_json(self._request),
+            "kept": self._kept,
+            "next_exec": self._next_exec,
+            "oom_score": self._around.oom_score,
+            "namespaces": self._namespaces,
+            "users": [[ids.to_json(), fd] for ids, fd in self._user_namespaces.items()],
+            "pause": [self._pause.namespace, self._pause.alive] if self._pause is not None else None,
+            "listener": self._listener.fileno(),
+            "clients": [client.fileno() for client in clients],
+            "containers": [container.write_down() for container in containers],
+        }
+        self._line.rest(plainjson.dumps(written), self._loop.fileno())
+
+    def go_on(self, written: dict[str, Any]) -> None:
+        """Go on where the last shim has rested: its descriptors are ours."""
+        self._namespaces = written["namespaces"]
+        for fd in self._namespaces:
+            syscalls.setns(fd, 0)
+        self._kept, self._next_exec = written["kept"], written["next_exec"]
+        self._user_namespaces = {Ids.from_json(ids): fd for ids, fd in written["users"]}
+        self._pause = Pause(*written["pause"]) if written["pause"] is not None else None
+        self._serve(written["oom_score"], written["listener"])
+        for fd in written["clients"]:
+            self._accepted(sockets.Socket(fileno=fd))
+        for given in written["containers"]:
+            self._containers[given["id"]] = Container.read_up(given, self._around)
         self._loop.run()
 
     def _user_namespace(self, ids: Ids | None) -> int:
@@ -266,7 +313,7 @@ class Shim:
 
     def _hello(self, client: Connection, identifier: object, _given: dict[str, Any]) -> None:
         """Answer with who we are, and hand out the network namespace and a hold on this process."""
-        pid = os.getpid()
+        pid = self._line.keeper
         with open("/proc/self/ns/net", "rb", buffering=0) as namespace, opened(os.pidfd_open(pid)) as process:
             client.answer(identifier, {"pid": pid, "id": self._request.id}, [namespace.fileno(), process])
 
@@ -436,6 +483,10 @@ class Shim:
 
     # --- children ---
 
+    def _reap(self, _events: int) -> None:
+        for pid, status in self._line.ends():
+            self._reaped(pid, status)
+
     def _reaped(self, pid: int, status: int) -> None:
         for container in list(self._containers.values()):
             if container.pid == pid and container.status != state.STOPPED:
@@ -491,24 +542,31 @@ def _hierarchy() -> cgroups.Hierarchy | None:
         return None
 
 
-def _hold_pid_namespace() -> int:
-    """Start the process that is PID 1 of the sandbox's shared PID namespace; return the namespace's descriptor.
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The process that is PID 1 of the sandbox's shared PID namespace: the namespace, and what the process waits on.
 
-    It reads from a pipe that only the shim can write to, and ends when that does. A signal at its parent's death would
-    not do: it is not sent if the parent is gone before it was asked for.
+    It ends when nobody holds `alive` any more. A signal at its parent's death would not do: it is not sent if the
+    parent is gone before it was asked for.
     """
-    reader, _writer = os.pipe2(os.O_CLOEXEC)
-    pid, pidfd = syscalls.clone3(abi.CLONE_NEWPID)
-    if pid == 0:
-        try:
-            syscalls.set_process_name("kestrel-pause")
-            signals.set_wakeup_fd(-1)
-            signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps what it inherits
-            os.dup2(reader, 0)
-            syscalls.close_range(3)
-            os.read(0, 1)
-        finally:
-            os._exit(1)
-    os.close(pidfd)
-    os.close(reader)
-    return os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    namespace: int
+    alive: int
+
+    @classmethod
+    def begin(cls) -> Self:
+        """Start it."""
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        pid, pidfd = syscalls.clone3(abi.CLONE_NEWPID | abi.CLONE_PARENT, exit_signal=0)
+        if pid == 0:
+            try:
+                syscalls.set_process_name("kestrel-pause")
+                signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps what it inherits
+                os.dup2(reader, 0)
+                syscalls.close_range(3)
+                os.read(0, 1)
+            finally:
+                os._exit(1)
+        os.close(pidfd)
+        os.close(reader)
+        return cls(os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC), writer)

@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kestrel.runtime.messages import JSON
+
 HEADER = struct.Struct("!BI")
 CHUNK = 65536
 HIGH = 256 * 1024  # bytes queued for a lossless attacher before the container has to wait
@@ -151,6 +153,21 @@ class Streams:
             events.watch(fd, loop.READ, self._reader(stream))
         if stdin >= 0 and not self._terminal:
             os.set_blocking(stdin, False)
+
+    def at_rest(self) -> set[int]:
+        """Return what is watched while nobody is attached and no input waits."""
+        return set() if self._pending else set(self._outputs.values())
+
+    def write_down(self) -> JSON:
+        """Return what another process, with our descriptors, needs to go on with `read_up`; only while at rest."""
+        log = self._log.write_down() if self._log is not None else None
+        return {"outputs": self._outputs, "stdin": self._stdin, "stdin_once": self._stdin_once, "log": log}
+
+    @classmethod
+    def read_up(cls, events: loop.Loop, given: JSON) -> Streams:
+        """Return the streams that were written down."""
+        log = LogWriter.read_up(given["log"]) if given["log"] is not None else None
+        return cls(events, log, outputs=given["outputs"], stdin=given["stdin"], stdin_once=given["stdin_once"])
 
     @property
     def terminal(self) -> int:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from kestrel.linux.user_namespaces import Spare
+
 SAME: tuple[Range, ...] = ((0, 0, 2**32 - 1),)
 LIMIT = 340  # lines the kernel takes in a map (`man 7 user_namespaces`)
 
@@ -53,11 +55,24 @@ class Ids:
         words = [f"{inside} to {inside + size - 1} are {outside} and on" for inside, outside, size in self.uids]
         return f"users {', '.join(words)} on the host"
 
-    def make(self, *, enter: int = 0) -> int:
-        """Return a descriptor of a user namespace with these maps; `enter` as `user_namespaces.make` has it."""
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it travels between processes."""
+        return {"uids": self.uids, "gids": self.gids, "path": self.path}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Ids:
+        """Return what `to_json` described."""
+        return cls(uids=_triples(given["uids"]), gids=_triples(given["gids"]), path=given["path"])
+
+    def make(self, *, enter: int = 0, spare: Spare | None = None) -> int:
+        """Return a descriptor of a user namespace with these maps; the rest as `user_namespaces.make` has it."""
         if self.path:
             return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        return user_namespaces.make(self.uids, self.gids, enter=enter)
+        return user_namespaces.make(self.uids, self.gids, enter=enter, spare=spare)
+
+
+def _triples(given: Sequence[Sequence[int]]) -> tuple[Range, ...]:
+    return tuple((inside, outside, size) for inside, outside, size in given)
 
 
 def _outside(ranges: tuple[Range, ...], inside: int, what: str) -> int:

@@ -7,10 +7,10 @@
 
 Nothing of this is in the product. The programs that are started here replace what `os`, `kestrel.linux.syscalls` and
 the sockets offer by the same with a count in front, and then run the product's `main`. Roles are told apart by who
-was forked by whom: zygote, shim, pause, init, joiner (which enters a container's namespaces) and joined. A `command`
-is forked by a shell of ours that has loaded it before, since there are thousands. What is armed, and what was done,
-stands in memory that all of them share, so it can be read and written from outside at any moment, and by a process
-that has no files left.
+was forked by whom: zygote, keeper, shim, spare (which holds namespaces), pause, init, joiner (which enters a
+container's namespaces) and joined. A `command` is forked by a shell of ours that has loaded it before, since there
+are thousands. What is armed, and what was done, stands in memory that all of them share, so it can be read and written
+from outside at any moment, and by a process that has no files left.
 
 A process that is to die sends itself SIGKILL; the first one of a PID namespace, which the kernel would spare, exits.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -54,14 +55,21 @@ CALLS = {
         "unshare setns prctl capset capget filesystem_type sethostname setdomainname seccomp_filter "
         "join_session_keyring bpf clone3 set_filesystem_ids default_signals"
     ).split(),
+    "kestrel.linux.direct": ["fork_with_files", "prctl"],
     "builtins": ["open"],
     "kestrel.runtime.channel": ["send_some", "receive"],
 }
 """What is counted: each is a call to the kernel, or a message to another process."""
 UNFAILING = {"close", "close_range", "umask", "setsid", "capget", "kill", "waitpid", "receive"}
 """Calls that do not fail for a reason from outside, or whose failure is the death of a peer, which is tried as such."""
-CHILDREN = {("zygote", "fork"): "shim", ("shell", "fork"): "command", ("shim", "clone3"): "init"}
-ROLES = ("zygote", "shim", "pause", "init", "joiner", "joined")
+CHILDREN = {
+    ("zygote", "fork"): "keeper",
+    ("keeper", "fork_with_files"): "shim",
+    ("shim", "clone3"): "init",
+    ("shell", "fork"): "command",
+}
+MAKERS = {"Pause.begin": "pause", "born": "spare"}
+ROLES = ("zygote", "keeper", "shim", "spare", "pause", "init", "joiner", "joined")
 
 RUN = (
     "import sys; sys.path.append(sys.argv[1]); from kestrel.testing import faults; "
@@ -150,18 +158,19 @@ class Counter:
         def step_and_call(*arguments: Any, **named: Any) -> Any:
             self.step(name)
             given = call(*arguments, **named)
-            if (name == "fork" and given == 0) or (name == "clone3" and given[0] == 0):
+            if ("fork" in name and given == 0) or (name == "clone3" and given[0] == 0):
                 self.become(self._child(name, arguments))
             return given
 
         return step_and_call
 
     def _child(self, name: str, arguments: tuple[Any, ...]) -> str:
-        if sys._getframe(2).f_code.co_name == "_hold_pid_namespace":
-            return "pause"
+        maker = sys._getframe(2).f_code.co_qualname
+        if maker in MAKERS:
+            return MAKERS[maker]
         if name == "clone3" and self.role == "joiner":
             return "joined"
-        if name == "clone3" and not arguments[0]:
+        if name == "clone3" and not arguments[0] & ~abi.CLONE_PARENT:
             return "joiner"
         return CHILDREN.get((self.role, name), "init" if name == "clone3" else "other")
 
@@ -261,9 +270,8 @@ class Faults:
     def zygote(self, cache: Path) -> Zygote:
         """Start a zygote whose steps, and those of its forks, are counted. If it dies, the product starts its own."""
         from kestrel.engine.shims import Zygote
-        from kestrel.runtime.channel import pair
 
-        ours, theirs = pair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
         words = [*self._program("zygote"), "3", str(cache)]
         pid = os.posix_spawn(sys.executable, words, self.environment, file_actions=actions)

@@ -184,10 +184,8 @@ class Instance:
         return next(pid for pid in self.processes() if parent(pid) == daemon)
 
     def idle(self) -> set[int]:
-        """Return the processes that are there for no container: daemon, zygote, and the namespaces it has ready."""
-        zygote, host = self.zygote(), os.readlink("/proc/self/ns/user")
-        spare = {pid for pid in self.processes() if parent(pid) == zygote and _namespace(pid) not in ("", host)}
-        return {self.daemon(), zygote, *spare}
+        """Return the processes that are there for no container: the daemon, the zygote, and who waits with it."""
+        return {self.daemon(), *zygotes(self.zygote())}
 
     def processes(self) -> list[int]:
         """Return the host's ids of all processes of this instance, told by environment, arguments or cgroup."""
@@ -277,6 +275,20 @@ def alive(pid: int) -> bool:
     return bool(text) and text.rpartition(b")")[2].split()[0] not in (b"Z", b"X")
 
 
+def zygotes(pid: int) -> set[int]:
+    """Return a zygote and who waits with it: the next keeper, its shim, and what holds namespaces for that."""
+    found, generation = {pid}, _children(pid)[-1:]
+    while generation:
+        found |= set(generation)
+        generation = [child for one in generation for child in _children(one)]
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Return the children of a process with one thread, the youngest last."""
+    return [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
+
+
 def parent(pid: int) -> int:
     """Return the id of a process's parent, 0 when it has ended."""
     text = read(f"/proc/{pid}/stat")
@@ -295,13 +307,6 @@ def wait_until(condition: Callable[[], Any], timeout: float = 20, every: float =
 
 def _all_processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _namespace(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/ns/user")
-    except OSError:
-        return ""
 
 
 def read(path: str) -> bytes:

@@ -141,15 +141,17 @@ async def zygote(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Zygo
     await started.close()
 
 
-@pytest.fixture
-async def make_box(layer: Path, zygote: Zygote) -> AsyncIterator[Any]:
-    """Make sandboxes that are gone after the test, whatever happened."""
+@pytest.fixture(params=[60.0, 0.003], ids=["awake", "resting"])
+async def make_box(layer: Path, zygote: Zygote, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Make sandboxes that are gone after the test, whatever happened; in some the shim rests whenever it can."""
     boxes: list[Box] = []
+    rest_after = request.param
 
-    async def make(**request: Any) -> Box:
+    async def make(**wishes: Any) -> Box:
         directory = Path(tempfile.mkdtemp(prefix="ktest-box-"))
         cgroup = f"kestrel-test-{directory.name}"
-        wanted = SandboxRequest(id="box", directory=str(directory), cgroup=cgroup, **{"hostname": "box", **request})
+        given = {"hostname": "box", "rest_after": rest_after, **wishes}
+        wanted = SandboxRequest(id="box", directory=str(directory), cgroup=cgroup, **given)
         box = Box(directory=directory, layer=layer, shim=await zygote.shim(wanted), zygote=zygote, cgroup=cgroup)
         boxes.append(box)
         return box

@@ -23,7 +23,7 @@ from kestrel.linux import cgroups
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_seccomp, default_spec
 from kestrel.testing.faults import KILL, MARK, ROLES, UNFAILING, Faults
-from kestrel.testing.instance import parent
+from kestrel.testing.instance import zygotes
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(3000)]
 
@@ -31,12 +31,6 @@ EVERY = bool(os.environ.get("KESTREL_EVERY_STEP"))
 PATIENCE = 20.0  # seconds a life may take before it counts as hanging
 
 Step = tuple[str, int, str]
-
-
-def kin(process: str) -> tuple[int, int]:
-    """Return the number of a process and that of its parent."""
-    pid = int(process.split()[1])
-    return pid, parent(pid)
 
 
 @dataclass
@@ -75,7 +69,9 @@ class World:
 
     async def _live(self, place: Path, group: str) -> None:
         shim = await self.zygote.shim(
-            SandboxRequest(id=place.name, directory=str(place), hostname="box", share_pid=True, cgroup=group)
+            SandboxRequest(
+                id=place.name, directory=str(place), hostname="box", share_pid=True, cgroup=group, rest_after=0.01
+            )
         )
         try:
             await self._contain(shim, place, group)
@@ -90,6 +86,7 @@ class World:
         log = LogFile(path=str(place / "log"))
         await shim.create("c", self.spec("sleep", "600"), rootfs, log=log, cgroup=f"{group}/c")
         await shim.start("c")
+        await asyncio.sleep(0.02)  # the shim rests, and another goes on
         await shim.exec_sync("c", {"args": ["true"]})
         await shim.kill("c")
         await shim.wait("c")
@@ -100,8 +97,8 @@ class World:
         found: list[str] = []
         due = time.monotonic() + 3
         while True:
-            mine = self.zygote.pid  # and the one that holds the next sandbox's namespaces, which has its name
-            found = [p for p in self.faults.alive() if not (p.startswith("kestrel-zygote") and mine in kin(p))]
+            alive = self.faults.alive()
+            found = [p for p in alive if int(p.split()[1]) not in zygotes(self.zygote.pid)]
             found += [top for top, _, _ in os.walk("/sys/fs/cgroup") if top.endswith(group)]
             if not found or time.monotonic() > due:
                 break

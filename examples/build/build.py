@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import kestrel
-from kestrel.build.outputs import Output
+from kestrel.build import Output
 
 
 async def main(context: Path) -> None:

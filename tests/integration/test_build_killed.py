@@ -55,8 +55,8 @@ def test_a_build_whose_daemon_is_killed_leaves_nothing_after_the_next_start(
     own_platform.kill_daemon()
     process.communicate()
     assert process.returncode != 0
+    wait_until(lambda: not sleepers(mark))  # and nobody has to start it again for that
     own_platform("up")
-    wait_until(lambda: not sleepers(mark))
     wait_until(lambda: roots(own_platform) == [])
     wait_until(lambda: not [t for t in own_platform.traces(files=False) if "step-" in t])
     (tmp_path / "Dockerfile").write_text("FROM box\nRUN ! ls /half && echo whole > /half\n")

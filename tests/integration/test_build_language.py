@@ -107,3 +107,25 @@ async def test_an_archive_that_begins_with_an_entry_without_a_name_is_unpacked(w
         archive.addfile(member, io.BytesIO(b"hi"))
     files = world.unpacked(await world.build("FROM scratch\nADD odd.tar /\n"))
     assert [(p.name, p.read_text()) for p in files.iterdir()] == [("file", "hi")]
+
+
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        ("source=f,target=/etc", "`/etc` is a directory of the image, and a file cannot be mounted on it"),
+        (
+            "source=d,target=/etc/passwd",
+            "`/etc/passwd` is a file of the image, and a directory cannot be mounted on it",
+        ),
+        ("type=cache,target=/etc/passwd", "`/etc/passwd` is a file of the image, and a directory cannot"),
+        ("from=a,source=/d/f,target=/etc", "`/etc` is a directory of the image, and a file cannot be mounted on it"),
+        ("type=tmpfs,target=/etc/passwd/x", "`/etc/passwd/x` cannot be mounted on: what it would be in is a file"),
+    ],
+)
+async def test_mounts_that_find_no_place_say_so(world: World, mount: str, sentence: str) -> None:
+    world.write(f="1", d__f="1")
+    text = f"FROM busybox AS a\nCOPY d /d\nFROM busybox\nRUN --mount={mount} true\n"
+    with pytest.raises(DockerfileError, match=sentence) as caught:
+        await world.build(text)
+    assert caught.value.line == 4
+    await world.build(text.replace("/etc", "/new").replace("true", "ls /new"))

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import zstandard
 
-from kestrel.base.errors import AlreadyExists, InvalidArgument
+from kestrel.archive.compression import LayerReader
+from kestrel.base.errors import InvalidArgument
 from kestrel.build.outputs import parse_output
 from kestrel.testing.builds import World
 
@@ -55,12 +56,40 @@ async def test_a_root_filesystem_as_a_tar(world: World, tmp_path: Path, compress
     assert not [name for name in names if ".wh." in name]
 
 
-async def test_a_root_filesystem_as_a_directory_that_must_be_empty(world: World, tmp_path: Path) -> None:
+async def test_a_root_filesystem_as_a_directory_beside_what_is_there(world: World, tmp_path: Path) -> None:
     out = parse_output(f"{tmp_path}/dir")
+    place = tmp_path / "dir"
     await world.build(TEXT, outputs=(out,))
-    assert (tmp_path / "dir/d/kept").read_text() == "y\n"
-    with pytest.raises(AlreadyExists, match="is not empty"):
-        await world.build(TEXT, outputs=(out,))
+    assert (place / "d/kept").read_text() == "y\n"
+    (place / "d/other").write_text("mine")
+    (place / "d/kept").write_text("old")
+    (place / "d/gone").unlink()
+    (place / "d/gone").symlink_to(tmp_path / "outside")
+    place.chmod(0o700)
+    await world.build(TEXT, outputs=(out,))
+    assert {p.name: p.read_text() for p in (place / "d").iterdir()} == {"kept": "y\n", "gone": "x\n", "other": "mine"}
+    assert not (tmp_path / "outside").exists()
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(("compression", "kind"), [("gzip", "tar+gzip"), ("zstd", "tar+zstd"), ("uncompressed", "tar")])
+async def test_an_archive_has_layers_of_the_compression_that_is_asked_for(
+    world: World, tmp_path: Path, compression: str, kind: str
+) -> None:
+    out = parse_output(f"type=oci,dest={tmp_path}/image.tar,compression={compression}")
+    for _ in range(2):  # what is remembered of the first time does not have to be there any more
+        result = await world.build(TEXT, outputs=(out,), tags=("out:1",))
+        with tarfile.open(out.destination) as tar:
+            files = {name: (tar.extractfile(name) or io.BytesIO()).read() for name in tar.getnames()}
+        digest = json.loads(files["index.json"])["manifests"][0]["digest"]
+        manifest = json.loads(files["blobs/" + digest.replace(":", "/")])
+        (layer,) = manifest["layers"]
+        assert layer["mediaType"] == f"application/vnd.oci.image.layer.v1.{kind}"
+        reader = LayerReader(io.BytesIO(files["blobs/" + layer["digest"].replace(":", "/")]))
+        reader.finish()
+        assert (reader.plain.digest(),) == world.config(result).rootfs.diff_ids
+        assert json.loads(files["manifest.json"])[0]["Layers"] == ["blobs/" + layer["digest"].replace(":", "/")]
+        await world.images.prune(grace=0)
 
 
 @pytest.mark.parametrize("text", ["type=ocy,dest=x", "type=tar", "type=tar,dest=-", "type=tar,dest=x,level=3"])

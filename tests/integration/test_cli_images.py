@@ -193,3 +193,38 @@ def test_the_time_that_is_set_for_everything_is_a_build_s_too(platform: Instance
     for arguments, year in (((), "2001"), (("--build-arg", "SOURCE_DATE_EPOCH=1100000000"), "2004")):
         platform("build", "-t", "then", *arguments, str(tmp_path), env={"SOURCE_DATE_EPOCH": "1000000000"})
         assert platform.inspect("then")["created"].startswith(year)
+
+
+def test_a_check_mends_what_is_certain_and_shows_what_is_left(platform: Instance, tmp_path: Path) -> None:
+    path = tmp_path / "Dockerfile"
+    path.write_text("FROM box as Base\nMAINTAINER me\nRUN cd /x && ls | cat\n")
+    answer = platform("build", "--check", "--fix", str(tmp_path), code=1)
+    assert path.read_text() == 'FROM box AS base\nLABEL org.opencontainers.image.authors="me"\nRUN cd /x && ls | cat\n'
+    assert answer.out.splitlines()[:3] == [
+        "fixed Dockerfile:1: FromAsCasing: 'as' and 'FROM' keywords' casing do not match",
+        "fixed Dockerfile:2: MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label",
+        "fixed Dockerfile:1: StageNameCasing: Stage name 'Base' should be lowercase",
+    ]
+    assert "Dockerfile:3: PipeWithoutPipefail" in answer.out
+    assert "--fix goes with --check" in platform("build", "--fix", str(tmp_path), code=2).err
+
+
+def test_progress_can_be_had_as_events(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo hello\n")
+    answer = platform("build", "--no-cache", "--progress", "rawjson", str(tmp_path))
+    events = [json.loads(line) for line in answer.err.splitlines()]
+    assert [event["event"] for event in events] == ["resolved", "planned", "started", "log", "done", "exported"]
+    assert events[3]["line"] == "hello"
+    assert platform("build", "--progress", "quiet", str(tmp_path)).err == ""
+    assert "did you mean plain?" in platform("build", "--progress", "plian", str(tmp_path), code=2).err
+
+
+def test_explain_tells_what_was_never_built_from_what_was_forgotten(own_platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo hello\n")
+    assert "first build of this step" in own_platform("build", "--explain", str(tmp_path)).err
+    own_platform("builder", "prune", "-a")
+    assert "its record was removed" in own_platform("build", "--explain", str(tmp_path)).err
+    own_platform("builder", "prune", "-a")
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo other\n")
+    answer = own_platform("build", "--explain", str(tmp_path))
+    assert "it changed, and the record of what it was is gone" in answer.err

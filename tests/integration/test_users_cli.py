@@ -186,3 +186,15 @@ def test_what_is_committed_and_exported_has_the_containers_owners(platform: Inst
     with tarfile.open(tmp_path / "tar") as tar:
         owners = {name: (tar.getmember(name).uid, tar.getmember(name).gid) for name in ("r", "a")}
     assert owners == {"r": (0, 0), "a": (1000, 10)}
+
+
+def test_a_step_that_is_shown_a_stage_of_several_layers_keeps_its_users(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM box AS a\nRUN mkdir /d && echo hi > /d/f && chown 1000:50 /d/f\nRUN echo more > /d/g\nFROM box\n"
+        "RUN --mount=from=a,source=/d,target=/m --mount=from=a,source=/d/f,target=/f "
+        "cat /proc/self/uid_map /m/g /f; stat -c %u:%g /m/f; ! touch /m/x 2>&1\n"
+    )
+    answer = platform("build", "--no-cache", str(tmp_path))
+    said = [line.partition("]   ")[2] for line in answer.err.splitlines() if "]   " in line]
+    assert said[0].split()[1:] != ["0", "4294967295"]
+    assert said[1:] == ["more", "hi", "1000:50", "touch: /m/x: Read-only file system"]

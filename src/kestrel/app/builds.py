@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kestrel.build.executor import Output, Process, Ran, Run
-from kestrel.engine import Engine, Mount, Resources, Step
+from kestrel.engine import Engine, Mount, Resources, Step, View
 from kestrel.images import ImageService
 from kestrel.images import bootstrap as debian
 from kestrel.oci.config import ImageConfig
@@ -45,8 +45,11 @@ def _step(run: Run) -> Step:
         hostname=run.hostname,
         hosts=tuple((address, (name,)) for name, address in run.hosts),
         mounts=tuple(
-            Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size) for m in run.mounts
+            Mount(kind=m.kind, source=m.source, target=m.target, read_only=m.read_only, size=m.size)
+            for m in run.mounts
+            if m.rootfs is None
         ),
+        views=tuple(View(target=m.target, rootfs=m.rootfs, path=m.source) for m in run.mounts if m.rootfs is not None),
         resources=Resources(
             memory=run.limits.memory,
             cpu_millis=run.limits.cpu_millis,

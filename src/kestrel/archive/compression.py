@@ -5,7 +5,7 @@ decompressed once while both identities are checked. Inflating by isal, zstd by 
 `ReadAhead` moves this work to a thread beside the one that unpacks.
 
 Writing: the same plain bytes give the same compressed bytes, whatever pieces they come in, as long as the encoder
-stays the same (`GZIP_ENCODER` names it, for cache keys). The gzip header has no name and time zero (RFC 1952).
+stays the same (`ENCODERS` names it, for cache keys). The gzip header has no name and time zero (RFC 1952).
 """
 
 import queue
@@ -29,7 +29,11 @@ _ZSTD_LEVEL: Final = 3
 _ZSTD_STEP: Final = 4096
 _LONGEST_MAGIC: Final = 6
 _ZSTD_WINDOW: Final = 128 * 1024 * 1024
-GZIP_ENCODER: Final = f"isal-{version('isal')}-{_GZIP_LEVEL}"
+ENCODERS: Final = {
+    "gzip": f"isal-{version('isal')}-{_GZIP_LEVEL}",
+    "zstd": f"zstandard-{version('zstandard')}-{_ZSTD_LEVEL}",
+}
+"""Who writes which compression: the same one gives the same bytes."""
 BOMB_SIZE: Final = 4 * 1024**3
 BOMB_RATIO: Final = 500
 """More than BOMB_SIZE plain bytes from less than a BOMB_RATIO-th of it is taken for an attack on the disk."""

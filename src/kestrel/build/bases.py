@@ -44,8 +44,8 @@ class Images(Protocol):
         """Take in the images of such a tar, or of an OCI layout packed as one."""
         ...
 
-    async def save(self, names: Sequence[str], sink: Sink) -> None:
-        """Write images as one tar."""
+    async def save(self, names: Sequence[str], sink: Sink, *, compression: str = "") -> None:
+        """Write images as one tar, plain layers with the compression (gzip or zstd)."""
         ...
 
 

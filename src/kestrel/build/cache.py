@@ -135,8 +135,11 @@ class Cache:
 
     # Places
 
-    def previous(self, slot: Slot) -> StepRecord | None:
-        """Return what stood at this place last: the same instruction of the stage, else the same position."""
+    def previous(self, slot: Slot) -> tuple[str, StepRecord | None]:
+        """Return the key of what stood at this place last, and its record if there still is one.
+
+        It is the same instruction of the stage, else what stood at the same position; nothing is an empty key.
+        """
         rows = self._database.query(
             "SELECT position, title, key FROM build_slot WHERE project = ? AND stage = ?", (slot.project, slot.stage)
         )
@@ -144,7 +147,7 @@ class Cache:
         at = min(same, key=lambda row: abs(row["position"] - slot.position), default=None)
         if at is None:
             at = next((row for row in rows if row["position"] == slot.position), None)
-        return None if at is None else self.lookup(at["key"])
+        return ("", None) if at is None else (at["key"], self.lookup(at["key"]))
 
     def occupy(self, slots: Iterable[tuple[Slot, str]]) -> None:
         """Note which key each place has now; writes only what changed."""

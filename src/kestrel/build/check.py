@@ -4,7 +4,7 @@
 are here. Nothing is pulled for advice: of an image that is not here only its name is judged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from kestrel.dockerfile.decode import decode
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.ignore import IgnoreList
 from kestrel.dockerfile.ignore import parse as parse_ignore
-from kestrel.dockerfile.lint import Base, Finding, Options, Subject, lint, options_of
+from kestrel.dockerfile.lint import Base, Finding, Options, Subject, apply_fixes, lint, options_of
 from kestrel.dockerfile.lint_language import CHECKS, WHILE_READING
 from kestrel.dockerfile.lint_practice import PRACTICE
 from kestrel.dockerfile.nodes import Document
@@ -24,6 +24,7 @@ from kestrel.dockerfile.parser import parse_readable
 from kestrel.oci.platform import Platform
 
 VIOLATION: Final = "lint violation found for rules:"
+_ROUNDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,6 @@ class Checked:
 
     findings: tuple[Finding, ...]
     error: str = ""
-    fixed: str = ""
 
     @property
     def language(self) -> tuple[Finding, ...]:
@@ -79,6 +79,28 @@ def examine(
         complaint = error.message
     findings = lint(subject, (*CHECKS, *PRACTICE))
     return Checked(findings=findings, error=complaint or violation(findings, options))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """A file's text with every certain fix, which findings these were (lines as they were then), and what is left."""
+
+    text: str
+    fixes: tuple[Finding, ...]
+    left: Checked
+
+
+def mend(text: str, look: Callable[[str], Checked]) -> Fixed:
+    """Put fixes in until there is none: a line takes one at a time, and one may make room for another."""
+    fixes: list[Finding] = []
+    for _ in range(_ROUNDS):
+        checked = look(text)
+        better, put = apply_fixes(text, checked.findings)
+        if better == text:
+            break
+        text = better
+        fixes += put
+    return Fixed(text=text, fixes=tuple(fixes), left=look(text))
 
 
 def violation(findings: tuple[Finding, ...], options: Options) -> str:

@@ -61,7 +61,10 @@ class Started(Event, frozen=True, kw_only=True, tag="started"):
 
 
 class Log(Event, frozen=True, kw_only=True, tag="log"):
-    """One line of a step's output; `stream` is stdout or stderr."""
+    """One line of a step's output; `stream` is stdout or stderr.
+
+    A carriage return in it begins the line anew where it is shown on a terminal.
+    """
 
     step: str
     stream: str
@@ -139,8 +142,7 @@ class Lines:
         self._pending = {"stdout": b"", "stderr": b""}
 
     def _tell(self, stream: str, data: bytes) -> None:
-        # A carriage return repaints the line: what stands after the last one is what a terminal would show.
-        line = data.decode("utf-8", "replace").rstrip("\r").rsplit("\r", 1)[-1]
-        self.tail.append(line)
+        line = data.decode("utf-8", "replace").rstrip("\r")
+        self.tail.append(line.rsplit("\r", 1)[-1])
         del self.tail[:-20]
         self._emit(Log(step=self._step, stream=stream, line=line))

@@ -24,13 +24,15 @@ HOSTNAME = "buildkitsandbox"
 class RunMount:
     """Something to mount for one command.
 
-    `kind` is `bind` (`source`: a file or directory of the host) or `tmpfs` (`size` in bytes, 0 for no limit). The
-    target is a path inside the root; what is missing of it is created there, and removed again by the builder.
+    `kind` is `bind` (`source`: a file or directory of the host, or with `rootfs` one of that root, without links in
+    its path) or `tmpfs` (`size` in bytes, 0 for no limit). The target is a path inside the root; what is missing of it
+    is created there, and removed again by the builder.
     """
 
     target: str
     kind: str = "bind"
     source: str = ""
+    rootfs: Rootfs | None = None
     read_only: bool = True
     size: int = 0
 

@@ -13,7 +13,7 @@ from typing import Final, Self
 from kestrel.base.errors import InvalidArgument, KestrelError, NotFound
 from kestrel.base.files import private_directory
 from kestrel.base.ids import new_id, short
-from kestrel.build.events import Done, Emit, Event, Exported, Failed, Log, Planned, Reused, Started, Warned
+from kestrel.build.events import Done, Emit, Event, Exported, Failed, Log, Planned, Resolved, Reused, Started, Warned
 
 KEPT: Final = 50
 
@@ -77,10 +77,12 @@ class Recording:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: object, _: object) -> None:
+    def __exit__(self, _kind: object, error: object, _: object) -> None:
         if isinstance(error, KestrelError):
             self._file.write(f"failed: {error.message.splitlines()[0]}\n")
-        elif kind is not None:
+        elif isinstance(error, Exception):
+            self._file.write(f"failed: {type(error).__name__}: {error}\n")
+        elif error is not None:
             self._file.write("cancelled\n")
         self._file.close()
 
@@ -93,9 +95,10 @@ class Recording:
 
 
 _LINES: Final[tuple[tuple[type[Event], Callable[..., str]], ...]] = (
+    (Resolved, lambda e: f"base {e.name} {e.digest} {e.how}"),
     (Planned, lambda e: "\n".join([f"build {e.dockerfile} {e.target}", *(f"{s.id} : {s.title}" for s in e.steps)])),
     (Started, lambda e: f"{e.step} > {e.reason}"),
-    (Log, lambda e: f"{e.step} | {e.line}"),
+    (Log, lambda e: "\n".join(f"{e.step} | {line}" for line in e.line.split("\r"))),
     (Reused, lambda e: f"{e.step} = {e.reason}"),
     (Done, lambda e: f"{e.step} + {e.seconds:.3f} s, {e.size} bytes"),
     (Failed, lambda e: f"{e.step} ! {e.message}"),

@@ -1,4 +1,4 @@
-"""Places that were made only to mount something on: they are no part of what a RUN did, and go before the commit.
+"""Places to mount something on. Those made only for that are no part of what a RUN did, and go before the commit.
 
 A runtime creates missing mount points in the writable layer: an empty /etc/resolv.conf, /run/secrets, the target of
 a cache. Whatever was absent before the command, is empty after it, and was asked for as a place, is taken away.
@@ -10,10 +10,50 @@ import stat
 from collections.abc import Iterable
 
 from kestrel.archive.shift import inside
+from kestrel.base.errors import InvalidArgument
+from kestrel.build.executor import RunMount
 from kestrel.linux import mounts
 from kestrel.linux.rootfs import Rootfs
 
 ENGINE_PLACES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev", "/proc", "/sys", "/dev/shm", "/dev/pts")
+
+
+def check(lower: Rootfs, wanted: Iterable[RunMount]) -> None:
+    """Make sure that each mount finds a place of its kind in the image, or none. Raises InvalidArgument."""
+    wanted = list(wanted)
+    if not wanted or not lower.lowers:
+        return
+    with mounts.opened(mounts.open_rootfs(Rootfs(lowers=lower.lowers))) as root:
+        for each in wanted:
+            if not any(each.target.startswith(f"{other.target}/") for other in wanted):
+                _check(root, each)
+
+
+def _check(root: int, mount: RunMount) -> None:
+    try:
+        with mounts.opened(mounts.open_in_root(root, mount.target)) as fd:
+            there = mounts.is_directory(fd)
+    except NotADirectoryError:
+        sentence = f"`{mount.target}` cannot be mounted on: what it would be in is a file of the image"
+        raise InvalidArgument(sentence, hint="choose another target") from None
+    except OSError:
+        return
+    if there != _shows_directory(mount):
+        kinds = ("a directory", "a file") if there else ("a file", "a directory")
+        raise InvalidArgument(
+            f"`{mount.target}` is {kinds[0]} of the image, and {kinds[1]} cannot be mounted on it",
+            hint="choose another target or source",
+        )
+
+
+def _shows_directory(mount: RunMount) -> bool:
+    if mount.kind == "tmpfs":
+        return True
+    if mount.rootfs is None:
+        return os.path.isdir(mount.source)
+    with mounts.opened(mounts.open_rootfs(mount.rootfs)) as root:
+        status = _status(root, mount.source or ".")
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def absent(lower: Rootfs, targets: Iterable[str]) -> tuple[str, ...]:

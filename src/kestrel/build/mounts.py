@@ -78,11 +78,11 @@ class Mounts:
         gatherings: Mapping[int, Gathering],
         given: Given,
         epoch: int,
-        show: Callable[[Gathering, Mount, ExitStack], str | None],
+        show: Callable[[Gathering, Mount, ExitStack], RunMount | None],
     ) -> AsyncIterator[tuple[tuple[RunMount, ...], dict[str, str]]]:
         """Give the mounts of a step, and environment variables that secrets asked for.
 
-        `show` gives the path of what a bind mount shows, None to have it copied.
+        `show` gives what a bind mount shows, None to have it copied.
         """
         directory = self._scratch / name
         stack = ExitStack()
@@ -96,10 +96,12 @@ class Mounts:
             for number, item in enumerate(operation.mounts):
                 place = directory / str(number)
                 if item.mount.type == "bind":
-                    source = await asyncio.to_thread(show, gatherings[number], item.mount, stack)
-                    if source is None:
+                    shown = await asyncio.to_thread(show, gatherings[number], item.mount, stack)
+                    if shown is None:
                         source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
-                    ready.append(RunMount(target=item.mount.target, source=source, read_only=item.mount.read_only))
+                        read_only = item.mount.read_only
+                        shown = RunMount(target=item.mount.target, source=source, read_only=read_only)
+                    ready.append(shown)
                 elif item.mount.type == "cache":
                     seed = gatherings.get(number)
                     ready.append(await self._cache(item.mount, locks, taken, seed, epoch, given.renewed))
@@ -203,7 +205,7 @@ def _materialise(gathering: Gathering, place: Path, mount: Mount, epoch: int) ->
         writer.close()
         os.close(fd)
     if mount.source != "/" and not sources:
-        raise NotFound(f"`{mount.source}` is not in {tree.name}")
+        raise NotFound(f"`{mount.source.lstrip('/')}` is not in {tree.name}")
     return str(place / "content")
 
 

@@ -1,8 +1,8 @@
 """Where a build goes besides the store: `type=oci|docker|tar|local,dest=PATH[,compression=gzip|zstd]`.
 
-oci, docker   one tar that is an OCI layout and a docker archive at once
-tar           the root filesystem as a tar
-local         the root filesystem as a directory, which must not be there yet or be empty
+oci, docker   one tar that is an OCI layout and a docker archive at once; `compression` is that of its layers
+tar           the root filesystem as a tar, packed as `compression` says
+local         the root filesystem as a directory; what is there of other names stays, as with docker
 
 A file appears under its name only when it is whole.
 """
@@ -19,12 +19,12 @@ from kestrel.archive.apply import Form, apply
 from kestrel.archive.compression import LayerWriter
 from kestrel.archive.diff import diff
 from kestrel.archive.writer import Sink
-from kestrel.base.errors import AlreadyExists, InvalidArgument, nearest
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, nearest
 from kestrel.linux import mounts
 from kestrel.linux.rootfs import Rootfs
 
 TYPES: Final = ("oci", "docker", "tar", "local", "image")
-COMPRESSIONS: Final = ("none", "gzip", "zstd")
+COMPRESSIONS: Final = ("none", "uncompressed", "gzip", "zstd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,11 @@ class Output:
     type: str
     destination: Path
     compression: str = "none"
+
+    @property
+    def packing(self) -> str:
+        """The compression, empty for none."""
+        return "" if self.compression in ("none", "uncompressed") else self.compression
 
 
 def parse_output(text: str) -> Output:
@@ -63,18 +68,29 @@ def _hint(word: str, known: tuple[str, ...]) -> str:
 def file_at(output: Output) -> Iterator[Sink]:
     """Give a sink whose bytes become the file `destination` at the end; nothing is left of one that failed."""
     parent = output.destination.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=".kestrel-", dir=parent)
+    with _said(output):
+        parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(prefix=".kestrel-", dir=parent)
     try:
         with open(fd, "wb") as file:
-            packed = LayerWriter(file, output.compression.replace("none", ""))
+            packed = LayerWriter(file, output.packing if output.type == "tar" else "")
             yield packed
             packed.close()
             os.fchmod(file.fileno(), 0o644)
-        os.replace(name, output.destination)
+        with _said(output):
+            os.replace(name, output.destination)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _said(output: Output) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise FailedPrecondition(f"the output {output.destination} cannot be written: {reason}") from error
 
 
 def write_files(rootfs: Rootfs | None, output: Output, clamp: int) -> None:
@@ -85,9 +101,8 @@ def write_files(rootfs: Rootfs | None, output: Output, clamp: int) -> None:
                 diff(root, sink, clamp=clamp)
             return
         place = output.destination
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise AlreadyExists(f"the output directory {place} is not empty", hint="name one that is not there yet")
-        place.mkdir(parents=True, exist_ok=True)
+        with _said(output):
+            place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile() as file:
             diff(root, file, clamp=clamp)
             file.seek(0)

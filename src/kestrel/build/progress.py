@@ -3,12 +3,13 @@
 Takes the events as plain JSON values (`events` says which there are), so that a command line at the other end of a
 socket can print them without loading the builder. Nothing here writes anywhere: the caller gives `write`.
 
-    printer = Plain(sys.stderr.write)             or  Live(sys.stderr.write, columns=120)
+    printer = Plain(sys.stderr.write)             or  Live(sys.stderr.write, columns=120, rows=40), Raw(...)
     for event in stream: printer.feed(event)
     printer.close()
 """
 
 import time
+import unicodedata
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ class _Steps:
         self.ran = 0
 
     def plan(self, event: dict[str, Any]) -> None:
+        self.reused = self.ran = 0  # of this build: a check of repeatability makes two
         totals: dict[str, int] = {}
         for step in event["steps"]:
             totals[step["stage"]] = totals.get(step["stage"], 0) + 1
@@ -59,6 +61,29 @@ def _exported(event: dict[str, Any], steps: _Steps) -> str:
     names = ", ".join(event["names"]) or "no name"
     count = f"{steps.ran} run, {steps.reused} reused"
     return f"image {event['image'][:19]} ({names}): steps {count}"
+
+
+def _said(event: dict[str, Any]) -> str:
+    """A carriage return repaints the line: what stands after the last one is what a terminal would show."""
+    return str(event["line"]).rsplit("\r", 1)[-1]
+
+
+class Raw:
+    """The events themselves, one JSON value a line, for programs. `encode` makes bytes of a value."""
+
+    def __init__(self, write: Write, encode: Callable[[object], bytes]) -> None:
+        self._write = write
+        self._encode = encode
+
+    def feed(self, event: dict[str, Any]) -> None:
+        """Print one event."""
+        self._write(self._encode(event).decode() + "\n")
+
+    def tick(self) -> None:
+        """Nothing moves."""
+
+    def close(self) -> None:
+        """Nothing is pending."""
 
 
 class Plain:
@@ -95,7 +120,7 @@ class Plain:
             steps.ran += 1
             return [f"{steps.name(step)} ... running: {event['reason']}"]
         elif kind == "log":
-            return [f"{steps.labels.get(step, step)}   {event['line']}"]
+            return [f"{steps.labels.get(step, step)}   {_said(event)}"]
         elif kind == "done":
             return [f"{steps.labels.get(step, step)} {_outcome(event)}"]
         elif kind == "failed":
@@ -108,13 +133,16 @@ class Plain:
 class Live:
     """Finished steps scroll by; what runs is repainted below them, each with its last lines of output.
 
-    `clock` returns seconds. Painting happens at most twenty times a second; call `tick` when nothing comes, so that
-    the running times move.
+    No more is painted than `rows` hold: what has scrolled off a terminal cannot be repainted. Painting happens at most
+    twenty times a second; call `tick` when nothing comes, so that the running times move. `clock` returns seconds.
     """
 
-    def __init__(self, write: Write, *, columns: int = 80, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, write: Write, *, columns: int = 80, rows: int = 24, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._write = write
         self._columns = max(columns, 20)
+        self._rows = max(rows, 4)
         self._clock = clock
         self._steps = _Steps()
         self._running: dict[str, tuple[float, str, deque[str]]] = {}
@@ -159,7 +187,7 @@ class Live:
             steps.ran += 1
             self._running[step] = (self._clock(), event["reason"], deque(maxlen=_TAIL))
         elif kind == "log" and step in self._running:
-            self._running[step][2].append(event["line"])
+            self._running[step][2].append(_said(event))
         elif kind == "done":
             _, reason, _ = self._running.pop(step, (0.0, "", deque()))
             return [f"+ {steps.name(step)}  ({_outcome(event)}; {reason})"]
@@ -181,13 +209,32 @@ class Live:
             self._write(text)
 
     def _block(self) -> list[str]:
-        lines = list(self._pulling.values())
-        for step, (began, reason, tail) in self._running.items():
+        lines = list(self._pulling.values())[: self._rows - 3]
+        room = self._rows - 1 - len(lines)
+        running = list(self._running.items())
+        more = len(running) - room + 1 if len(running) > room else 0
+        running = running[: len(running) - more]
+        each = room // len(running) - 1 if running else 0
+        for step, (began, reason, tail) in running:
             lines.append(f"> {self._steps.name(step)}  ({print_duration(self._clock() - began)}; {reason})")
-            lines.extend(f"    {line}" for line in tail)
-        return lines
+            lines.extend(f"    {line}" for line in list(tail)[max(0, len(tail) - each) :])
+        return [*lines, f"> and {more} more"] if more else lines
 
     def _fit(self, line: str) -> str:
         """Cut a line to the terminal's width, or the count of painted lines would be wrong; no control characters."""
         shown = "".join(c if c.isprintable() else " " for c in line)
-        return shown if len(shown) < self._columns else shown[: self._columns - 2] + "…"
+        if shown.isascii():
+            return shown if len(shown) < self._columns else shown[: self._columns - 2] + "…"
+        at = width = 0
+        for at, character in enumerate(shown, 1):
+            width += _width(character)
+            if width >= self._columns - 1:
+                return shown[: at - 1] + "…"
+        return shown
+
+
+def _width(character: str) -> int:
+    """Return how many columns a terminal gives a character (Unicode Standard Annex 11)."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1

@@ -10,15 +10,16 @@ solve, assemble, import. Everything up to planning fails before anything has run
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from kestrel.base.db import Database
 from kestrel.base.errors import InvalidArgument, KestrelError, NotFound, nearest
 from kestrel.build.bases import Bases, Images
 from kestrel.build.cache import Cache, Layer
-from kestrel.build.check import VIOLATION, Checked, examine, image_names
+from kestrel.build.check import VIOLATION, Checked, Fixed, examine, image_names, mend
 from kestrel.build.collect import (
     CONTEXT,
     DOWNLOAD,
@@ -274,8 +275,17 @@ class Builder:
 
     async def check(self, request: BuildRequest) -> Checked:
         """Look at the Dockerfile without running or pulling anything. Raises KestrelError when it cannot be read."""
+        data, look = await self._look(request)
+        return look(data)
+
+    async def fix(self, request: BuildRequest) -> Fixed:
+        """Return the Dockerfile's text with every certain fix. Writes nothing."""
+        data, look = await self._look(request)
+        return mend(data.decode("utf-8", "surrogateescape"), look)
+
+    async def _look(self, request: BuildRequest) -> tuple[bytes, Callable[["str | bytes"], Checked]]:
+        """Return the Dockerfile, and what examines it or another one in its place."""
         data, name, ignore = await asyncio.to_thread(read_files, await self._contexts.at_hand(request))
-        checked = examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target)
         found: dict[str, Base] = {}
         for image in image_names(data, name, request.build_args):
             try:
@@ -283,9 +293,8 @@ class Builder:
             except KestrelError:
                 continue  # not here: only its name is judged
             found[image] = _known(known.config)
-        if not found:
-            return checked
-        return examine(data, name=name, ignore=ignore, args=request.build_args, target=request.target, bases=found)
+        look = partial(examine, name=name, ignore=ignore, args=request.build_args, target=request.target, bases=found)
+        return data, look
 
     async def verify(self, request: BuildRequest, progress: Emit = lambda _: None) -> Verified:
         """Build, build every step again, and compare. The image of the first build is the one that stays."""
@@ -403,7 +412,9 @@ class Builder:
         for output in request.outputs:
             if output.type in ("oci", "docker"):
                 with file_at(output) as sink:
-                    await self._images.save(request.tags or (str(assembled.image_id),), sink)
+                    await self._images.save(
+                        request.tags or (str(assembled.image_id),), sink, compression=output.packing
+                    )
             elif output.type in ("tar", "local"):
                 view = self._tools.layers.view(assembled.layers) if assembled.layers else None
                 await asyncio.to_thread(write_files, view, output, plan.target.epoch * 1_000_000_000)

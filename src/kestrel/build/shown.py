@@ -15,11 +15,13 @@ from contextlib import ExitStack
 from kestrel.base.errors import NotFound
 from kestrel.build.cache import Cache, Layer, StepRecord, key_of
 from kestrel.build.direct import compose
+from kestrel.build.executor import RunMount
 from kestrel.build.gather import Gathering
 from kestrel.build.graph import CopyFiles
 from kestrel.build.layers import Layers, plain_directory
 from kestrel.dockerfile.instructions import Mount
 from kestrel.linux import mounts
+from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.digest import Digest
 
 _PLACE = "content"
@@ -27,26 +29,34 @@ _PLACE = "content"
 
 def shown(
     gathering: Gathering, mount: Mount, stack: ExitStack, *, epoch: int, layers: Layers, cache: Cache
-) -> str | None:
-    """Return a path to mount, good until `stack` is closed; None when it has to be copied. Blocks."""
+) -> RunMount | None:
+    """Return what to mount, good until `stack` is closed; None when it has to be copied. Blocks."""
     tree, sources = gathering.sources()
     if not sources:
-        raise NotFound(f"`{mount.source}` is not in {tree.name}")
+        raise NotFound(f"`{mount.source.lstrip('/')}` is not in {tree.name}")
     if not mount.read_only or len(sources) > 1:
         return None
-    if tree.owners:
-        return _through(tree.directory, tree.fd, sources[0].path)
+    if tree.view is not None:
+        return _through(mount, tree.view, tree.fd, sources[0].path)
     view = layers.view((Digest.parse(_layer(gathering, mount, epoch, layers, cache).diff_id),))
     root = stack.enter_context(mounts.opened(mounts.open_rootfs(view)))
-    return _through(plain_directory(view), root, _PLACE)
+    return _through(mount, view, root, _PLACE)
 
 
-def _through(directory: str, root: int, path: str) -> str | None:
+def _through(mount: Mount, view: Rootfs, root: int, path: str) -> RunMount | None:
+    """Show a path of a root that is open: by the host's own path, or by the descriptor of a single layer's mount.
+
+    Overlayfs cannot be id-mapped, its layers can: of several layers the plan is handed on, for whoever runs the
+    command to carry out with the users that it is going to have.
+    """
+    directory = plain_directory(view)
     if directory:
-        return f"{directory}/{path}"
+        return RunMount(target=mount.target, source=f"{directory}/{path}")
     try:
         with mounts.opened(mounts.clone(f"/proc/self/fd/{root}")):
-            return f"/proc/{os.getpid()}/fd/{root}/{path}"
+            if len(view.lowers) > 1:
+                return RunMount(target=mount.target, source=path, rootfs=view)
+            return RunMount(target=mount.target, source=f"/proc/{os.getpid()}/fd/{root}/{path}")
     except OSError:
         return None
 

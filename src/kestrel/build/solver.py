@@ -39,7 +39,7 @@ from kestrel.build.graph import (
     Selection,
     Step,
 )
-from kestrel.build.layers import Layers, plain_directory
+from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, Scan, Secret, SecretLeaked
 from kestrel.build.mounts import Given
 from kestrel.build.ownership import parse_mode
@@ -183,8 +183,17 @@ class Solver:
             return self._result(step, key, record.layer, record.seconds, reason, cached=True)
         for source, gathering in zip(_sources(inputs), gatherings.values(), strict=True):
             gathering.keep_listing(source["digest"])
-        previous = await asyncio.to_thread(tools.cache.previous, self._slot(step, position))
-        reason = "its layer was removed" if gone else await asyncio.to_thread(self._reason, step, inputs, previous)
+        had, previous = await asyncio.to_thread(tools.cache.previous, self._slot(step, position))
+        if gone or (had == key and previous is None):
+            reason = "its layer was removed" if gone else "its record was removed"
+        elif had and previous is None:
+            reason = "it changed, and the record of what it was is gone"
+        else:
+            reason = await asyncio.to_thread(
+                explain, inputs, previous.inputs if previous else None, tools.cache.listing
+            )
+        if self._anew(step):
+            reason = "the cache is off" if self.no_cache else "the cache is off for its stage"
         began = time.monotonic()
         self.emit(Started(step=step.id, reason=reason))
         layer = await self._run(step, key, inputs, gatherings, previous.layer if previous else None)
@@ -208,11 +217,6 @@ class Solver:
 
     def _anew(self, step: Step) -> bool:
         return self.no_cache or step.stage in self.no_cache_stages
-
-    def _reason(self, step: Step, inputs: dict[str, Any], previous: StepRecord | None) -> str:
-        if self._anew(step):
-            return "the cache is off" if self.no_cache else "the cache is off for its stage"
-        return explain(inputs, previous.inputs if previous else None, self.tools.cache.listing)
 
     async def _run(
         self,
@@ -357,9 +361,7 @@ class Solver:
                 raise NotFound(f"{called} has no files", hint="copy from a stage or an image that has some")
             await self._unpack_once()
             view = self.tools.layers.view(layers)
-            opener = lambda: Tree(  # noqa: E731
-                open_rootfs(view), name=called, owners=True, directory=plain_directory(view)
-            )
+            opener = lambda: Tree(open_rootfs(view), name=called, owners=True, view=view)  # noqa: E731
         elif isinstance(origin, Repository):
             source = origin.source
             checkout = await self.tools.repositories.fetch(source, ssh=self._agent())

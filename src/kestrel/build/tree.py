@@ -21,6 +21,7 @@ from kestrel.base.errors import InvalidArgument, NotFound, nearest
 from kestrel.dockerfile.glob import BadPattern, Matcher, path_pattern
 from kestrel.dockerfile.ignore import Cursor, IgnoreList, compile_patterns
 from kestrel.linux import mounts
+from kestrel.linux.rootfs import Rootfs
 
 _LINKS = 40  # as the kernel's MAXSYMLINKS
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,7 +77,7 @@ class Tree:
 
     `owners` keeps user, group and extended attributes of what is read (a stage's files); without it everything
     belongs to root, as docker has it for the build context. `lasting` says that a file's device, inode and times
-    mean the same file the next time. `directory` is its path, where it has one and never changes.
+    mean the same file the next time. `view` is the plan of the root that it is, if it is one.
     """
 
     def __init__(
@@ -87,14 +88,14 @@ class Tree:
         where: str = "",
         ignore: IgnoreList | None = None,
         owners: bool = False,
-        directory: str = "",
+        view: Rootfs | None = None,
     ) -> None:
         self.fd = fd
         self.name = name
         self._where = f" ({where})" if where else ""
         self.ignore = ignore or IgnoreList()
         self.owners = owners
-        self.directory = directory
+        self.view = view
         self.lasting = not owners
 
     def __enter__(self) -> Self:

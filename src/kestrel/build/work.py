@@ -141,6 +141,7 @@ class Worker:
         show = partial(shown, epoch=step.epoch, layers=self.layers, cache=self.cache)
         prepared = self.mounts.prepared(name, operation, gatherings, given, step.epoch, show)
         async with prepared as (mounts, secret_env):
+            await asyncio.to_thread(leftovers.check, rootfs, mounts)
             places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
             run = Run(
                 id=name,

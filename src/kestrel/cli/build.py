@@ -4,17 +4,19 @@ import os
 import sys
 from binascii import b2a_base64
 
-from kestrel.base.errors import InvalidArgument, KestrelError
+from kestrel.base.errors import InvalidArgument, KestrelError, nearest
+from kestrel.cli import bare
 from kestrel.cli.console import print_json, say
 from kestrel.cli.remote import call
 
+_PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet")
 _SECRET = {"id": "id", "src": "src", "source": "src", "env": "env", "type": "type"}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from kestrel.build.progress import Live, Plain
+    from kestrel.build.progress import Live, Plain, Raw
     from kestrel.cli.options import Parsed
 
 
@@ -53,9 +55,16 @@ def build(parsed: "Parsed") -> int:
         if getattr(parsed, ask):
             from kestrel.cli import check
 
-            return check.show(call("build-check", {**request, "ask": ask}), ask, parsed)
+            wanted = "fix" if parsed.fix and ask == "check" else ask
+            return check.show(call("build-check", {**request, "ask": wanted}), wanted, parsed)
+    if parsed.fix:
+        raise InvalidArgument("--fix goes with --check", hint="kestrel build --check --fix .")
     if parsed.on_error and parsed.on_error != "shell":
         raise InvalidArgument(f"unknown --on-error {parsed.on_error!r}", hint="there is shell")
+    if parsed.progress not in (None, *_PROGRESS):
+        close = nearest(parsed.progress, _PROGRESS)
+        hint = f"did you mean {close}?" if close else f"there are {', '.join(_PROGRESS)}"
+        raise InvalidArgument(f"unknown --progress {parsed.progress!r}", hint=hint)
     result = _built(request, parsed)
     if parsed.json:
         print_json(result)
@@ -67,13 +76,14 @@ def build(parsed: "Parsed") -> int:
 
 
 def _built(request: "dict[str, Any]", parsed: "Parsed") -> "Any":
-    terminal = sys.stdin.isatty() and sys.stderr.isatty()
+    terminal, kind = sys.stdin.isatty() and sys.stderr.isatty(), parsed.progress or "auto"
     try:
         if parsed.on_error and terminal and not parsed.verify:
             from kestrel.cli.enter import build_and_enter
 
-            return build_and_enter(request, printer())
-        return call("build", request) if parsed.quiet or parsed.json else show_steps(request)
+            return build_and_enter(request, printer(kind))
+        silent = (parsed.quiet or parsed.json) and not parsed.progress
+        return call("build", request) if silent or kind == "quiet" else show_steps(request, kind)
     except KestrelError as error:
         if "exit_code" in error.context and not terminal:
             again = "run this again on a terminal" if parsed.on_error else "build on a terminal with --on-error=shell"
@@ -95,21 +105,27 @@ def _verified(result: "dict[str, Any]") -> int:
     return 1
 
 
-def show_steps(request: "dict[str, Any]") -> "Any":
+def show_steps(request: "dict[str, Any]", kind: str = "auto") -> "Any":
     """Build and show the steps on stderr as they go."""
-    shown = printer()
+    shown = printer(kind)
     try:
         return call("build", request, shown.feed, shown.tick)
     finally:
         shown.close()
 
 
-def printer() -> "Live | Plain":
-    """Return what shows events: live on a terminal, as plain lines otherwise."""
+def printer(kind: str = "auto") -> "Live | Plain | Raw":
+    """Return what shows events: live on a terminal, as plain lines otherwise, or as `kind` says."""
     from kestrel.build import progress
 
-    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
-        return progress.Live(_write, columns=os.get_terminal_size(2).columns)
+    if kind == "rawjson":
+        return progress.Raw(_write, bare.encode)
+    if kind == "tty" or (kind == "auto" and sys.stderr.isatty() and "NO_COLOR" not in os.environ):
+        try:
+            size = os.get_terminal_size(2)
+        except OSError:
+            size = os.terminal_size((80, 24))
+        return progress.Live(_write, columns=size.columns, rows=size.lines)
     return progress.Plain(_write)
 
 

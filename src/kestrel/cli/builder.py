@@ -1,6 +1,6 @@
 """builder prune and builder logs: what the builder keeps, and what its builds said."""
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import InvalidArgument, nearest
 from kestrel.base.units import print_size
 from kestrel.cli.console import print_json, say, table
 from kestrel.cli.remote import call
@@ -20,7 +20,9 @@ def builder(parsed: "Parsed") -> int:
         case ["logs", name]:
             return _print_log(name)
     words = " ".join(parsed.words)
-    raise InvalidArgument(f"unknown command `kestrel builder {words}`", hint="there are prune and logs [BUILD]")
+    close = nearest(parsed.words[0], ("prune", "logs")) if parsed.words else None
+    hint = f"did you mean {close}?" if close else "there are prune and logs [BUILD]"
+    raise InvalidArgument(f"unknown command `kestrel builder {words}`", hint=hint)
 
 
 def _prune(parsed: "Parsed") -> int:

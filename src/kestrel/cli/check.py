@@ -2,6 +2,7 @@
 
 import os
 
+from kestrel.base.errors import InvalidArgument
 from kestrel.base.units import print_size
 from kestrel.cli.console import print_json, say, table
 
@@ -25,10 +26,10 @@ def show(answer: "Any", ask: str, parsed: "Parsed") -> int:
         _report(answer)
     else:
         path = parsed.file or os.path.join(parsed.words[0], "Dockerfile")
+        if ask == "fix":
+            _write(answer, path)
         _findings(answer, path)
-        if parsed.fix:
-            _write_fixes(answer["findings"], path)
-    return int(ask == "check" and bool(answer["findings"] or answer["error"]))
+    return int(ask in ("check", "fix") and bool(answer["findings"] or answer["error"]))
 
 
 def _outline(answer: "dict[str, Any]") -> None:
@@ -79,13 +80,17 @@ def _findings(answer: "dict[str, Any]", path: str) -> None:
     say(f"{count} found, {certain} with a certain fix (--fix writes them)" if count else "nothing found")
 
 
-def _write_fixes(findings: "list[dict[str, Any]]", path: str) -> None:
+def _write(answer: "dict[str, Any]", path: str) -> None:
     from kestrel.base.files import replace
-    from kestrel.dockerfile.lint import replace_lines
 
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        text = file.read()
-    fixed = replace_lines(text, [(f["line"], f["last"], f["fix"]) for f in findings])
-    if fixed != text:
-        replace(path, fixed.encode("utf-8", "surrogateescape"), mode=os.stat(path).st_mode & 0o777)
-        say(f"{path} was changed; check it again, a line takes one fix at a time")
+    for found in answer["fixes"]:
+        print(f"fixed {os.path.basename(path)}:{found['line']}: {found['rule']}: {found['detail']}")
+    if not answer["fixes"]:
+        return
+    try:
+        replace(path, answer["text"].encode("utf-8", "surrogateescape"), mode=os.stat(path).st_mode & 0o777)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidArgument(
+            f"cannot write {path}: {reason}", hint="a Dockerfile that is elsewhere is not mended"
+        ) from None

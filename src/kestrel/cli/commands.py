@@ -116,6 +116,7 @@ COMMANDS = (
         Option("--context-report", "say what a build reads of the context and need not, and build nothing"),
         Option("--outline", "print what arguments and secrets a build takes"),
         Option("--targets", "print the stages that can be built"),
+        Option("--progress", "auto, plain, tty, quiet, or rawjson: events as JSON lines", kind="value", metavar="WHAT"),
         Option("-q --quiet", "print the image's identity only"), JSON)),
     Command("builder", "let go of what the builder keeps, and say of each thing why (prune); show the logs of builds "
             "(logs)", "builder:builder", group=IMAGES, words="prune|logs [BUILD]", options=(
@@ -126,7 +127,7 @@ COMMANDS = (
                        metavar="SIZE"),
                 Option("-a --all", "with prune: keep nothing"), JSON)),
     Command("images", "list images", "images:images", group=IMAGES, words="[NAME]", options=(QUIET, JSON)),
-    Command("image", "make a base image out of Debian packages (bootstrap), say what an image's layers hold (layers) "
+    Command("image", "make a base image out of Debian packages (bootstrap), say what an image's layers hold (layers), "
             "which keys were left in it (scan) or what sets two apart (diff)", "images:image", group=IMAGES,
             words="bootstrap|layers|scan|diff [NAME...]", options=(
                 Option("--include", "packages to add, separated by commas", kind="list", metavar="PACKAGES"),

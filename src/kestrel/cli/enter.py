@@ -9,10 +9,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from kestrel.build.progress import Live, Plain
+    from kestrel.build.progress import Live, Plain, Raw
 
 
-def build_and_enter(request: "dict[str, Any]", shown: "Live | Plain") -> "Any":
+def build_and_enter(request: "dict[str, Any]", shown: "Live | Plain | Raw") -> "Any":
     """Build; on failure go into the failed step, and raise the error when its shell has ended."""
     stream = Stream("build", request)
     try:

@@ -1,6 +1,7 @@
 """Verbs of the builder: build, look at a Dockerfile, look into an image."""
 
 import asyncio
+from collections.abc import Iterable
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,6 +13,7 @@ from kestrel.base.errors import InvalidArgument, KestrelError
 from kestrel.base.units import parse_size
 from kestrel.build import BuildRequest as Build
 from kestrel.build import FailedRun
+from kestrel.build.check import Checked
 from kestrel.build.collect import WEEK, Policy
 from kestrel.build.contexts import is_elsewhere
 from kestrel.build.events import Entered
@@ -24,6 +26,7 @@ from kestrel.control.requests import BuilderPruneRequest, BuildRequest, CheckReq
 from kestrel.control.services import Emit, Services, Verbs
 from kestrel.control.streams import Detached, Frames
 from kestrel.dockerfile.decode import parse_duration
+from kestrel.dockerfile.lint import Finding
 
 
 async def build(services: Services, request: BuildRequest, emit: Emit) -> Any:
@@ -103,8 +106,18 @@ async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
         return await services.builder.context_report(wanted)
     if request.ask == "outline":
         return await services.builder.outline(wanted)
-    checked = await services.builder.check(wanted)
-    findings = [
+    if request.ask == "fix":
+        fixed = await services.builder.fix(wanted)
+        return {"text": fixed.text, "fixes": _findings(fixed.fixes), **_checked(fixed.left)}
+    return _checked(await services.builder.check(wanted))
+
+
+def _checked(checked: Checked) -> dict[str, Any]:
+    return {"findings": _findings(checked.findings), "error": checked.error}
+
+
+def _findings(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    return [
         {
             "rule": found.rule.name,
             "detail": found.detail,
@@ -115,9 +128,8 @@ async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
             "advice": found.advice,
             "fix": found.fix,
         }
-        for found in checked.findings
+        for found in findings
     ]
-    return {"findings": findings, "error": checked.error}
 
 
 async def contents(services: Services, request: ImageRequest, _emit: Emit) -> Any:

@@ -203,7 +203,7 @@ class BuildRequest(Request, frozen=True):
 
 
 class CheckRequest(BuildRequest, frozen=True):
-    """`kestrel build --check`, `--outline` and `--targets`; `ask` is the option's name."""
+    """`kestrel build --check`, `--fix`, `--outline` and `--targets`; `ask` is the option's name."""
 
     ask: str = "check"
 

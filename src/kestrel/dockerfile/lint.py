@@ -208,17 +208,18 @@ def options_of(document: Document, args: Mapping[str, str]) -> Options:
     return parse_options(args.get("BUILDKIT_DOCKERFILE_CHECK", document.directives.get("check", "")))
 
 
-def apply_fixes(text: str, findings: Iterable[Finding]) -> str:
-    """Return a file's text with every certain fix put in; of two that touch a line the first wins."""
-    return replace_lines(text, ((f.line, f.last, f.fix) for f in findings))
+def apply_fixes(text: str, findings: Iterable[Finding]) -> tuple[str, list[Finding]]:
+    """Return a file's text with the certain fixes put in, and those that were: a line takes one at a time.
 
-
-def replace_lines(text: str, fixes: Iterable[tuple[int, int, str]]) -> str:
-    """Put (first line, last line, text) in where they do not overlap; empty texts stand for nothing to do."""
+    Of two that touch a line the first wins. Lines end as they did.
+    """
     lines = text.split("\n")
     free = len(lines) + 1
-    for first, last, fix in sorted(fixes, key=lambda each: -each[0]):
-        if fix and last < free:
-            lines[first - 1 : last] = fix.split("\n")
-            free = first
-    return "\n".join(lines)
+    put: list[Finding] = []
+    for found in sorted(findings, key=lambda each: -each.line):
+        if found.fix and found.last < free:
+            end = "\r" if lines[found.line - 1].endswith("\r") else ""
+            lines[found.line - 1 : found.last] = [line + end for line in found.fix.split("\n")]
+            free = found.line
+            put.insert(0, found)
+    return "\n".join(lines), put

@@ -17,7 +17,7 @@ from kestrel.engine.model import (
 from kestrel.engine.parts import Settings
 from kestrel.engine.service import Engine
 from kestrel.engine.shims import ExecResult, Session
-from kestrel.engine.step import Step
+from kestrel.engine.step import Step, View
 from kestrel.network import PortMapping
 
 __all__ = [
@@ -39,4 +39,5 @@ __all__ = [
     "Session",
     "Settings",
     "Step",
+    "View",
 ]

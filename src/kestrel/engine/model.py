@@ -28,13 +28,15 @@ class SandboxConfig:
 
     `network` is `bridge`, `host` or `none`. `names` are the names by which others on the bridge may resolve it.
     `labels` and `annotations` are the caller's, stored and handed back. `hosts` are extra (address, names) lines of
-    /etc/hosts. `users` is `auto`, `own` for a user namespace or an error, or `host` (`users.py`).
+    /etc/hosts. `users` is `auto`, `own` for a user namespace or an error, or `host` (`users.py`). One that is not
+    `lasting` ends with us, however we end: nobody would take it back.
     """
 
     name: str
     hostname: str = ""
     network: str = "bridge"
     users: str = "auto"
+    lasting: bool = True
     ports: tuple[PortMapping, ...] = ()
     dns: DnsConfig = field(default_factory=DnsConfig)
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -78,7 +80,8 @@ class Sandbox:
 class Mount:
     """A file or directory of the host, a volume, or memory, at a path of the container.
 
-    `kind` is `bind` (source: host path), `volume` (source: volume name) or `tmpfs` (`size` in bytes, 0 no limit).
+    `kind` is `bind` (source: host path), `mapped` (the same, of one mount whose owners are the container's already),
+    `volume` (source: volume name) or `tmpfs` (`size` in bytes, 0 no limit).
     """
 
     target: str

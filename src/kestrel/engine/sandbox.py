@@ -80,7 +80,8 @@ async def _bring_up(parts: Parts, sandbox: Sandbox) -> Sandbox:
             cgroup=parts.sandbox_cgroup(sandbox),
             uid_mappings=mappings(sandbox.first_id) if sandbox.first_id else (),
             gid_mappings=mappings(sandbox.first_id) if sandbox.first_id else (),
-        )
+        ),
+        lasting=config.lasting,
     )
     parts.shims[sandbox.id] = shim
     resolver = ""

@@ -81,10 +81,13 @@ class Zygote:
         sock.setblocking(False)
         return cls(pid, sock, str(run_directory))
 
-    async def shim(self, sandbox: SandboxRequest) -> "Shim":
-        """Make a sandbox: a shim that holds its namespaces. Raises what the shim found impossible."""
+    async def shim(self, sandbox: SandboxRequest, *, lasting: bool = True) -> "Shim":
+        """Make a sandbox: a shim that holds its namespaces. Raises what the shim found impossible.
+
+        One that is not `lasting` ends, and all that runs in it, when our connection to it does.
+        """
         try:
-            return await self._ask(sandbox)
+            return await self._ask(sandbox, lasting)
         except (Unavailable, OSError):
             async with self._lock:
                 if not self._reap():
@@ -92,7 +95,7 @@ class Zygote:
                 self._socket.close()
                 self.pid, self._socket = await asyncio.to_thread(spawn, self._run_directory)
                 self._socket.setblocking(False)
-            return await self._ask(sandbox)
+            return await self._ask(sandbox, lasting)
 
     async def user_namespace(self, mappings: Sequence[Mapping[str, int]]) -> int:
         """Return a descriptor of a user namespace with these mappings (the spec's form), for users and groups alike.
@@ -113,7 +116,7 @@ class Zygote:
             raise error_from_json(answer["error"])
         return descriptors[0]
 
-    async def _ask(self, sandbox: SandboxRequest) -> "Shim":
+    async def _ask(self, sandbox: SandboxRequest, lasting: bool) -> "Shim":
         ours, theirs = channel.pair()
         try:
             data = channel.encode({"do": "shim", "with": to_json(sandbox)}, 1)
@@ -122,7 +125,7 @@ class Zygote:
                     await _send(self._socket, data, [theirs.fileno()])
             finally:
                 theirs.close()
-            return await Shim.greet(ours, Path(sandbox.directory))
+            return await Shim.greet(ours, Path(sandbox.directory), lasting=lasting)
         except BaseException:
             ours.close()
             raise
@@ -180,14 +183,14 @@ class Shim:
         self._loop.add_reader(sock.fileno(), self._readable)
 
     @classmethod
-    async def greet(cls, sock: socket.socket, directory: Path) -> Self:
-        """Wait for the first words of a new shim."""
+    async def greet(cls, sock: socket.socket, directory: Path, *, lasting: bool = True) -> Self:
+        """Wait for the first words of a new shim, and tell one that is to go on without us that we know it."""
         shim = cls(sock, directory)
         future = shim._expect(0)
         try:
             shim._hello(*await future)
-            # Until it has heard this, a shim ends when we go: nobody else knows of it.
-            await _send(sock, channel.encode({"id": 0, "do": "keep"}))
+            if lasting:  # until it has heard this, a shim ends when we go: nobody else knows of it
+                await _send(sock, channel.encode({"id": 0, "do": "keep"}))
         except OSError as error:
             shim._close()
             raise Unavailable("the shim ended as soon as it was made", directory=str(directory)) from error

@@ -177,7 +177,7 @@ def _mount(mount: Mount, volumes: Mapping[str, str]) -> JSON:
         "destination": mount.target,
         "type": "bind",
         "source": source,
-        "options": ["rbind", mount.propagation, access],
+        "options": ["bind" if mount.kind == "mapped" else "rbind", mount.propagation, access],
     }
 
 

@@ -1,12 +1,13 @@
 """One command in a root filesystem that no container owns: what a build's RUN needs.
 
 It gets a sandbox of its own and the same confinement as any container; nothing of it is recorded, because a build
-that is interrupted is simply run again, and strays are swept at the next start.
+that is interrupted is simply run again: it ends with us, and what is left on disk is swept at the next start.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from kestrel.engine import ranges, users
@@ -26,6 +27,7 @@ from kestrel.engine.model import (
 from kestrel.engine.parts import Parts
 from kestrel.engine.seccomp import profile
 from kestrel.engine.shims import Session
+from kestrel.linux.mounts import open_rootfs, opened
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.config import ContainerDefaults
 
@@ -33,6 +35,15 @@ Output = Callable[[str, bytes], None]
 STREAMS = {1: "stdout", 2: "stderr"}
 GROUP = "build"
 """The cgroup of steps below ours, by which the sandboxes that an interrupted build leaves are known too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What is at `path` in another root, which has no links in it, shown at `target`; nobody writes there."""
+
+    target: str
+    rootfs: Rootfs
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +64,7 @@ class Step:
     hostname: str = ""
     hosts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    views: tuple[View, ...] = ()
     resources: Resources = field(default_factory=Resources)
     users: range | None = None
     tty: bool = False
@@ -85,6 +97,7 @@ def _sandbox(parts: Parts, step: Step) -> Sandbox:
         users="auto" if step.users is None else "host",
         hosts=step.hosts,
         cgroup_parent=GROUP,
+        lasting=False,
     )
     plan = sandboxes.planned(parts, config)
     return replace(plan, first_id=step.users.start) if step.users else plan
@@ -93,6 +106,7 @@ def _sandbox(parts: Parts, step: Step) -> Sandbox:
 @asynccontextmanager
 async def _started(parts: Parts, step: Step) -> AsyncIterator[tuple[Session, range]]:
     sandbox = await sandboxes.create(parts, _sandbox(parts, step))
+    stack = ExitStack()
     try:
         command = ContainerConfig(
             name=step.id,
@@ -108,11 +122,13 @@ async def _started(parts: Parts, step: Step) -> AsyncIterator[tuple[Session, ran
             security=Security(user=step.user),
         )
         refusal = await users.refusal(parts.users, command, "", asked=False)
+        first_id = users.of_container(sandbox, refusal)
+        shown = await _shown(parts, step.views, first_id, stack)
         container = Container(
             id=sandbox.id,
-            config=command,
+            config=replace(command, mounts=(*command.mounts, *shown)),
             sandbox=sandbox.id,
-            first_id=users.of_container(sandbox, refusal),
+            first_id=first_id,
             image_id="",
             image_digest="",
             state=ContainerState.CREATED,
@@ -144,4 +160,23 @@ async def _started(parts: Parts, step: Step) -> AsyncIterator[tuple[Session, ran
         finally:
             await session.close()
     finally:
+        stack.close()
         await asyncio.shield(sandboxes.remove(parts, sandbox.id))
+
+
+async def _shown(parts: Parts, views: tuple[View, ...], first_id: int, stack: ExitStack) -> list[Mount]:
+    """Open roots, detached, with the owners that a container of this range is to see; they close with `stack`.
+
+    Each layer is id-mapped and overlay put on top, as with the container's own root: overlay itself cannot be.
+    """
+    if not views:
+        return []
+    namespace = -1
+    if first_id:
+        namespace = stack.enter_context(opened(await parts.zygote.user_namespace(ranges.mappings(first_id))))
+    shown = []
+    for view in views:
+        root = stack.enter_context(opened(await asyncio.to_thread(open_rootfs, view.rootfs, user_namespace=namespace)))
+        source = f"/proc/{os.getpid()}/fd/{root}/{view.path}"
+        shown.append(Mount(kind="mapped", source=source, target=view.target, read_only=True))
+    return shown

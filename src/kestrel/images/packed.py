@@ -1,17 +1,17 @@
-"""The compressed form of a layer that was made here.
+"""The compressed forms of a layer that was made here.
 
 Layers that are built, committed or imported stay the plain tars that are mounted: on this machine nobody needs them
-smaller. A registry elsewhere gets them compressed. That is done when a push first asks for it and remembered by
-diff_id, so that every push of the layer, in whatever image, names the same blob. The compressed bytes themselves may
-be collected: the encoder makes the same again, and the digest proves it. Another version of the encoder may not; then
-the layer has a new compressed form, as a layer that was never pushed has.
+smaller. A registry elsewhere gets them compressed, and so does an archive that is asked for so. That is done when it
+is first wanted and remembered by diff_id, so that every push of the layer, in whatever image, names the same blob. The
+compressed bytes themselves may be collected: the encoder makes the same again, and the digest proves it. Another
+version of the encoder may not; then the layer has a new compressed form, as a layer that was never pushed has.
 """
 
 from typing import BinaryIO
 
 import msgspec
 
-from kestrel.archive.compression import GZIP_ENCODER, LayerWriter
+from kestrel.archive.compression import ENCODERS, LayerWriter
 from kestrel.base.db import Database
 from kestrel.content import Store
 from kestrel.images.model import Progress, Report
@@ -30,6 +30,17 @@ _MIGRATIONS = {
             encoder TEXT NOT NULL
         ) WITHOUT ROWID
     """,
+    "packed-2": """
+        CREATE TABLE packed_by (
+            diff_id TEXT NOT NULL,
+            encoder TEXT NOT NULL,
+            digest TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            PRIMARY KEY (diff_id, encoder)
+        ) WITHOUT ROWID;
+        INSERT INTO packed_by SELECT diff_id, encoder, digest, size FROM packed;
+        DROP TABLE packed
+    """,
 }
 
 
@@ -41,13 +52,15 @@ class Packed:
         self._database = database
         database.migrate(_MIGRATIONS)
 
-    def manifest(self, data: bytes, media_type: str, report: Report) -> tuple[Descriptor, bytes]:
-        """Return what to push for a manifest stored here: the same, with plain layers in compressed form. Blocks.
+    def manifest(
+        self, data: bytes, media_type: str, report: Report, compression: str = "gzip"
+    ) -> tuple[Descriptor, bytes]:
+        """Return what to hand on for a manifest stored here: the same, with plain layers in compressed form. Blocks.
 
         A manifest without plain layers is returned as it is, byte for byte. The caller holds a lease.
         """
         document = Manifest.decode(data, media_type)
-        layers = tuple(self._layer(layer, report) for layer in document.layers)
+        layers = tuple(self._layer(layer, report, compression) for layer in document.layers)
         if layers != document.layers:
             data = msgspec.structs.replace(document, layers=layers).encode()
         return Descriptor.of(media_type, data), data
@@ -55,31 +68,30 @@ class Packed:
     def open(self, digest: Digest) -> BinaryIO:
         """Open a blob of such a manifest; compressed bytes that were collected are made again. Blocks."""
         if not self._content.has(digest):
-            for row in self._database.query("SELECT diff_id FROM packed WHERE digest = ?", (digest,)):
-                self._compress(Digest(row["diff_id"]), digest)
+            for row in self._database.query("SELECT diff_id, encoder FROM packed_by WHERE digest = ?", (digest,)):
+                compression = next((name for name, who in ENCODERS.items() if who == row["encoder"]), "")
+                if compression:
+                    self._compress(Digest(row["diff_id"]), compression, digest)
         return self._content.open(digest)
 
-    def _layer(self, layer: Descriptor, report: Report) -> Descriptor:
+    def _layer(self, layer: Descriptor, report: Report, compression: str) -> Descriptor:
         plain = layer.digest
         if layer.media_type != media_types.OCI_LAYER or not self._content.has(plain):
             return layer
-        made = "SELECT digest, size FROM packed WHERE diff_id = ? AND encoder = ?"
-        for row in self._database.query(made, (plain, GZIP_ENCODER)):
-            return _gzip(Digest(row["digest"]), row["size"])
+        kind, encoder = media_types.layer_type(compression), ENCODERS[compression]
+        made = "SELECT digest, size FROM packed_by WHERE diff_id = ? AND encoder = ?"
+        for row in self._database.query(made, (plain, encoder)):
+            return Descriptor(media_type=kind, digest=Digest(row["digest"]), size=row["size"])
         report(Progress(plain.short, "compressing", 0, layer.size))
-        digest, size = self._compress(plain)
-        values = (plain, digest, size, GZIP_ENCODER)
-        self._database.execute("INSERT OR REPLACE INTO packed VALUES (?, ?, ?, ?)", values)
-        return _gzip(digest, size)
+        digest, size = self._compress(plain, compression)
+        values = (plain, encoder, digest, size)
+        self._database.execute("INSERT OR REPLACE INTO packed_by VALUES (?, ?, ?, ?)", values)
+        return Descriptor(media_type=kind, digest=digest, size=size)
 
-    def _compress(self, plain: Digest, expected: "Digest | None" = None) -> tuple[Digest, int]:
+    def _compress(self, plain: Digest, compression: str, expected: "Digest | None" = None) -> tuple[Digest, int]:
         with self._content.writer(expected) as blob, self._content.open(plain) as tar:
-            layer = LayerWriter(blob)
+            layer = LayerWriter(blob, compression)
             while piece := tar.read(_PIECE):
                 layer.write(piece)
             layer.close()
             return blob.commit(), blob.size
-
-
-def _gzip(digest: Digest, size: int) -> Descriptor:
-    return Descriptor(media_type=media_types.OCI_LAYER_GZIP, digest=digest, size=size)

@@ -8,6 +8,7 @@ transaction after the bytes are safe, so a crash leaves the image as it was befo
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -294,9 +295,10 @@ class ImageService:
             copier = Copier(self._content, self._fetcher, self._pusher, puller, progress, here=here)
             return await copier.copy(came, goes, platform=platform, referrers=referrers)
 
-    async def save(self, names: "Sequence[str]", sink: Sink) -> None:
+    async def save(self, names: "Sequence[str]", sink: Sink, *, compression: str = "") -> None:
         """Write images as one tar that is an OCI layout and a docker archive; `sink` is written to in a thread.
 
+        Layers are written as they are stored; with `compression` (gzip or zstd) those that are plain get it.
         They go under the names they are asked for by, as with docker: one asked for by its id has none in the tar.
         """
         images: dict[Digest, Image] = {}
@@ -307,7 +309,8 @@ class ImageService:
             images[image.digest] = replace(image, names=tuple(dict.fromkeys((*told, *mine))))
         with self._content.lease() as lease:
             lease.protect(self._images.blobs())
-            await asyncio.to_thread(transfer.save, self._content, list(images.values()), sink)
+            pack = partial(self._packed.manifest, report=silent, compression=compression) if compression else None
+            await asyncio.to_thread(transfer.save, self._content, list(images.values()), sink, pack, self._packed.open)
 
     async def load(self, source: Source) -> "_Images":
         """Take in the images of such a tar, or of an older docker's; returns them with the names they came with.

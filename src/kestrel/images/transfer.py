@@ -10,9 +10,9 @@ last: every file goes into the content store as it comes, under a lease, and wha
 garbage afterwards.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -47,8 +47,22 @@ class Loaded:
     names: tuple[Reference, ...]
 
 
-def save(content: Store, images: Sequence[Image], sink: Sink) -> None:
-    """Write images and their names as one tar; the same images give the same bytes."""
+Pack = Callable[[bytes, str], tuple[Descriptor, bytes]]
+"""Turns a manifest and its media type into that of the same image with other forms of its layers."""
+
+
+def save(
+    content: Store,
+    images: Sequence[Image],
+    sink: Sink,
+    pack: Pack | None = None,
+    open_blob: Callable[[Digest], BinaryIO] | None = None,
+) -> None:
+    """Write images and their names as one tar; the same images give the same bytes.
+
+    `open_blob` opens what a packed manifest names, too.
+    """
+    open_blob = open_blob or content.open
     tar = TarWriter(sink)
     _file(tar, "oci-layout", _LAYOUT)
     written: set[Digest] = set()
@@ -56,12 +70,17 @@ def save(content: Store, images: Sequence[Image], sink: Sink) -> None:
     archive: list[dict[str, Any]] = []
     for image in images:
         data = content.read(image.digest)
-        manifest = Manifest.decode(data, image.media_type)
         own = Descriptor(media_type=image.media_type, digest=image.digest, size=len(data))
-        for blob in (own, *manifest.references()):
+        if pack is not None:
+            own, data = pack(data, image.media_type)
+        manifest = Manifest.decode(data, image.media_type)
+        if own.digest not in written:
+            written.add(own.digest)
+            tar.add(Entry(name=_path(own.digest), mode=0o444, size=own.size), data)
+        for blob in manifest.references():
             if blob.digest not in written:
                 written.add(blob.digest)
-                with content.open(blob.digest) as file:
+                with open_blob(blob.digest) as file:
                     tar.add(Entry(name=_path(blob.digest), mode=0o444, size=blob.size), file)
         references = [Reference.parse(name) for name in image.names]
         entries += [_named(own, image.config.platform, name) for name in references] or [own]

@@ -142,10 +142,13 @@ class Executor:
                     mount = mounts.filesystem("tmpfs")
                     target = mounts.make_directories(root, each.target)
                 else:
-                    mount = mounts.clone(each.source)
+                    source = each.source
+                    if each.rootfs is not None:
+                        source = f"/proc/self/fd/{mounts.open_rootfs(each.rootfs)}/{source}"
+                    mount = mounts.clone(source)
                     if each.read_only:
                         mounts.set_attributes(mount, add=abi.MOUNT_ATTR_RDONLY)
-                    make = mounts.make_directories if os.path.isdir(each.source) else mounts.make_file
+                    make = mounts.make_directories if os.path.isdir(source) else mounts.make_file
                     target = make(root, each.target)
                 mounts.attach(mount, target)
             os.fchdir(root)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kestrel.build.check import examine
-from kestrel.dockerfile.lint import Base, apply_fixes
+from kestrel.build.check import examine, mend
+from kestrel.dockerfile.lint import Base
 
 
 def names(text: str, **settings: object) -> list[str]:
@@ -103,10 +103,9 @@ def test_certain_fixes_can_be_applied_and_leave_nothing_to_find() -> None:
         "ADD app.py /app/\n"
         "CMD python app.py\n"
     )
-    fixed = text
-    for _ in range(3):
-        fixed = apply_fixes(fixed, examine(fixed).findings)
-    assert fixed == (
+    mended = mend(text, examine)
+    assert mended.left.findings == ()
+    assert mended.text == (
         "FROM debian:12 AS base\n"
         'LABEL org.opencontainers.image.authors="me"\n'
         'ENV a="b c"\n'
@@ -115,7 +114,12 @@ def test_certain_fixes_can_be_applied_and_leave_nothing_to_find() -> None:
         "COPY app.py /app/\n"
         'CMD ["python", "app.py"]\n'
     )
-    assert examine(fixed).findings == ()
+
+
+def test_mended_lines_end_as_they_did_and_what_was_mended_is_told() -> None:
+    mended = mend("FROM debian:12 as Base\r\nRUN true\r\nUSER me\r\n", examine)
+    assert mended.text == "FROM debian:12 AS base\r\nRUN true\r\nUSER me\r\n"
+    assert [found.rule.name for found in mended.fixes] == ["FromAsCasing", "StageNameCasing"]
 
 
 def test_what_can_be_read_of_a_broken_file_is_still_checked() -> None:

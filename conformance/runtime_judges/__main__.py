@@ -26,7 +26,9 @@ def main() -> int:
     )
     parser.add_argument("--suite", action="append", choices=names, help="only this suite; may be given more than once")
     parser.add_argument("--write", action="store_true", help="renew runtime.md")
-    parser.add_argument("-v", "--verbose", action="store_true", help="name what passed, too")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="name what passed, too, and show what programs said that failed"
+    )
     parser.add_argument("programs", nargs="*", help="only these programs of the suites")
     wanted = parser.parse_args()
     verdicts, absent = {}, {}
@@ -58,6 +60,8 @@ def _run(suite: Suite, source: Path, runtime: str, programs: Sequence[str], verb
     for result in suite.run(source, runtime, programs):
         print(f"{suite.name}: {Path(runtime).name}: {result.name}: {result.counts}")
         told = ("failed", "skipped", "passed") if verbose else ("failed", "skipped")
+        if verbose and result.failed:
+            print(result.output)
         for kind in told:
             for check in dict.fromkeys(getattr(result, kind)):
                 print(f"    {kind}: {check}")

@@ -18,6 +18,7 @@ NEEDS = (f"{TESTS}/helpers.bash", "tests/cmd/_bin/recvtty", "tests/cmd/_bin/secc
 IMAGES = ("busybox", "debian")
 TOOLS = ("bats", "jq", "gawk", "script", "ip", "losetup")
 TIMEOUT = 900  # seconds for one file; most need less than twenty
+NOWHERE = "/non-existent-dir"  # which must not be there for `list`, and is after runc has listed what is in it
 GROUPS = r"runc-cgroups-integration-test|test.*|ct[0-9]*|attached_ctr|target_.*"
 
 LEFT_OUT = {"checkpoint": "checkpoint and restore come later: this runtime does not drive CRIU"}
@@ -61,6 +62,7 @@ def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
 
 
 def _judge(source: Path, runtime: str, name: str) -> Result:
+    shutil.rmtree(NOWHERE, ignore_errors=True)
     with apart.place(GROUPS) as scratch:
         command = scratch / "runc"  # some tests look for this name in what the command says of itself
         command.symlink_to(shutil.which(runtime) or runtime)

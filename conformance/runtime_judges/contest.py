@@ -95,6 +95,7 @@ def _judge(source: Path, runtime: str, name: str) -> Result:
         judged.passed += found.passed
         judged.failed += found.failed
         judged.skipped += found.skipped
+        judged.output += found.output
     return judged
 
 
@@ -109,7 +110,7 @@ def _judge_part(source: Path, runtime: str, name: str, part: str) -> Result:
 
 def read(name: str, output: str, code: int) -> Result:
     """Sort what was said; a group that ends before it has said all counts as one failure more."""
-    result = Result(name)
+    result = Result(name, output=output)
     kinds = {"ok": result.passed, "not ok": result.failed, "skipped": result.skipped}
     lines = output.splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=False):

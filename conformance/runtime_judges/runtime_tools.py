@@ -10,15 +10,16 @@ a runtime may mount on the host (runc does), and nobody would take that away aga
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from runtime_judges import apart
 from runtime_judges.suite import AbsentError, Suite
 from runtime_judges.tap import Result, read
 
 MODULE = "github.com/opencontainers/runtime-tools"
 VERSION = "v0.9.1-0.20250523060157-0ea5ed0382a2"
+GROUPS = r"cgrouptest|testdir"
 TIMEOUT = 150  # seconds for one program; most need less than one
 _BLOCK = "it gives a weight to the block device 8:0, which is not on this machine (nor has every kernel weights)"
 _LSM = "the security module it asks for is not in force in this kernel; being refused is what the profile is for"
@@ -91,17 +92,17 @@ def names(source: Path) -> list[str]:
 
 def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
     """Run the programs against a runtime, one after the other."""
-    with tempfile.TemporaryDirectory(prefix="conformance-", dir="/var/tmp") as scratch:
-        for name in only or names(source):
+    for name in only or names(source):
+        with apart.place(GROUPS) as scratch:
             yield _judge(source, runtime, name, scratch)
 
 
-def _judge(source: Path, runtime: str, name: str, scratch: str) -> Result:
+def _judge(source: Path, runtime: str, name: str, scratch: Path) -> Result:
     try:
         done = subprocess.run(
             ["unshare", "--mount", "--propagation=private", f"validation/{name}/{name}.t"],
             cwd=source,
-            env={**os.environ, "RUNTIME": runtime, "TMPDIR": scratch},
+            env={**os.environ, "RUNTIME": runtime, "TMPDIR": str(scratch)},
             capture_output=True,
             text=True,
             errors="replace",

@@ -12,12 +12,16 @@ _DIRECTIVE = re.compile(r"^(.*?) *# *(?:skip|todo)\b:? *(.*)$", re.IGNORECASE)
 
 @dataclass
 class Result:
-    """The outcome of one program: descriptions of what it checked. Those it skipped come with its reasons."""
+    """The outcome of one program: descriptions of what it checked. Those it skipped come with its reasons.
+
+    `output` is all it said.
+    """
 
     name: str
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    output: str = ""
 
     @property
     def clean(self) -> bool:
@@ -30,7 +34,7 @@ class Result:
 
 def read(name: str, output: str, code: int, complaint: str = "") -> Result:
     """Count a program's lines; one that ends badly without naming a failure counts as a failure of its own."""
-    result = Result(name)
+    result = Result(name, output=output)
     for line in output.splitlines():
         found = _LINE.match(line)
         if not found:

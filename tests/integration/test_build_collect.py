@@ -88,5 +88,6 @@ async def test_logs_are_listed_and_found_by_a_part_of_their_name(world: World) -
         await world.build("FROM busybox\nRUN false\n")
     assert world.builder.logs()[0].how == "failed: `RUN false` failed with exit code 1"
     text = log.path.read_text()
-    assert text.startswith("build Dockerfile stage-0\nstage-0/1 : RUN echo something said\n")
+    assert text.startswith("base busybox sha256:")
+    assert "\nbuild Dockerfile stage-0\nstage-0/1 : RUN echo something said\n" in text
     assert "stage-0/1 | something said\n" in text

@@ -228,3 +228,14 @@ def test_explain_tells_what_was_never_built_from_what_was_forgotten(own_platform
     (tmp_path / "Dockerfile").write_text("FROM box\nRUN echo other\n")
     answer = own_platform("build", "--explain", str(tmp_path))
     assert "it changed, and the record of what it was is gone" in answer.err
+
+
+def test_a_dockerfile_can_come_from_the_input(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / ".dockerignore").write_text("hidden\n")
+    for name in ("hidden", "seen"):
+        (tmp_path / name).write_text(name)
+    text = "FROM box\nCOPY . /d\nRUN ls -A /d\n"
+    answer = platform("build", "--no-cache", "-f", "-", str(tmp_path), stdin=text)
+    assert [line.split()[-1] for line in answer.err.splitlines() if "]   " in line] == [".dockerignore", "seen"]
+    assert "Dockerfile:1:1" in platform("build", "-f", "-", str(tmp_path), stdin="FORM box", code=2).err
+    assert "`-f - .` reads a Dockerfile" in platform("build", "-", code=2).err

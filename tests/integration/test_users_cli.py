@@ -198,3 +198,29 @@ def test_a_step_that_is_shown_a_stage_of_several_layers_keeps_its_users(platform
     said = [line.partition("]   ")[2] for line in answer.err.splitlines() if "]   " in line]
     assert said[0].split()[1:] != ["0", "4294967295"]
     assert said[1:] == ["more", "hi", "1000:50", "touch: /m/x: Read-only file system"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "COPY --chown=70000:80000 f /f",
+        "FROM box AS a\nCOPY --chown=70000:80000 f /f\nFROM box\nCOPY --from=a /f /f",
+        "RUN --mount=type=cache,target=/c,uid=70000,gid=80000 touch /c/x && cp -p /c/x /f; chown 70000:80000 /f",
+        "USER 70000:80000\nRUN touch /tmp/f\nUSER root\nRUN mv /tmp/f /f",
+    ],
+)
+def test_a_step_after_a_user_beyond_the_range_works_with_his_files(
+    platform: Instance, tmp_path: Path, line: str
+) -> None:
+    (tmp_path / "f").write_text("x")
+    (tmp_path / "Dockerfile").write_text(f"FROM box\n{line}\nRUN chmod 640 /f && stat -c %u:%g:%a /f\n")
+    answer = platform("build", "--no-cache", str(tmp_path))
+    assert "70000:80000:640" in answer.err
+
+
+def test_a_step_that_makes_a_user_beyond_the_range_is_told_how(platform: Instance, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM box\nRUN touch /f && chown 70000 /f\n")
+    failed = platform("build", str(tmp_path), code=1)
+    assert "build with --userns host" in failed.err
+    platform("build", "--userns", "host", str(tmp_path))
+    assert "there is host" in platform("build", "--userns", "mine", str(tmp_path), code=2).err

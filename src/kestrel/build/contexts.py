@@ -72,7 +72,8 @@ class Contexts:
         file = request.dockerfile
         if "" in times:
             alone = os.listdir(main) == [DOCKERFILE]  # the page is the Dockerfile, whatever it was called
-            file = _own_files(Path(main), Path(DOCKERFILE) if alone or file is None else file)
+            own = _own_files(Path(main), file if isinstance(file, Path) and not alone else Path(DOCKERFILE))
+            file = file if isinstance(file, bytes) else own
         return replace(request, context=main, dockerfile=file, contexts=named, images=images, times=times)
 
     async def _image(self, where: str) -> str:

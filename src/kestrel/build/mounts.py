@@ -38,6 +38,8 @@ class Given:
     """What no layer may hold."""
     ssh: Mapping[str, Path] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    host_users: bool = False
+    """Whether commands have the host's users, for there are some beyond those of a sandbox's range."""
     renewed: set[str] | None = None
     """Caches that this build has begun anew; None when it takes them as they are. A build without cache starts each
     cache over, once, as docker does."""

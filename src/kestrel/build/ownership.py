@@ -7,8 +7,11 @@ import re
 from dataclasses import dataclass
 
 from kestrel.base.errors import InvalidArgument, nearest
+from kestrel.build.graph import CopyFiles, Execute, Step
 from kestrel.build.tree import Tree
 
+RANGE = 1 << 16
+"""Users and groups of a sandbox that has its own are below this, as those of images mostly are."""
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
 _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _CLASS_BITS = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
@@ -98,9 +101,21 @@ def find_owner(text: str, root: Tree) -> tuple[int, int]:
     return uid, gid
 
 
+def beyond_range(step: Step) -> bool:
+    """Tell whether a step names users or groups that no range of a sandbox holds, and files may be theirs after it."""
+    operation = step.operation
+    numbers: list[int | None] = []
+    if isinstance(operation, CopyFiles):
+        numbers = list(numeric_owner(operation.chown) or () if operation.chown else ())
+    elif isinstance(operation, Execute):
+        numbers = [int(word) for word in operation.user.split(":") if word.isdecimal()]
+        numbers += [number for each in operation.mounts for number in (each.mount.uid, each.mount.gid)]
+    return any(number is not None and number >= RANGE for number in numbers)
+
+
 def _number(text: str) -> int:
     number = int(text)
-    if number >= 1 << 32:
+    if number >= (1 << 32) - 1:  # the last one means "leave it as it is" to chown(2)
         raise InvalidArgument(f"{text} is not a user or group number")
     return number
 

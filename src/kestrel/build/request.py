@@ -25,7 +25,8 @@ _LARGEST = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What to build. `dockerfile` is a path (None: `Dockerfile` in the context); `target` a stage (empty: the last).
+    """What to build. `dockerfile` is a path, or the text itself (None: `Dockerfile` in the context); `target` a stage
+    (empty: the last).
 
     A context is a directory, or what `Contexts` brings here; `contexts` are further ones, each in the place of
     whatever the Dockerfile calls by its name. `images` and `times` are the names of contexts that are images, and
@@ -33,13 +34,13 @@ class BuildRequest:
     to; None takes the build argument SOURCE_DATE_EPOCH, else the base image's own time, else 1980-01-01. `network`
     is what RUN gets without a flag of its own, `allow` the rights that it may ask for (HOST_NETWORK). `hosts` are names
     and addresses that RUN finds in /etc/hosts, `hostname` is what its own host is called, `limits` what each RUN may
-    use; these alone do not count for the cache. `secrets` maps ids to files, or to the values themselves,
-    `ssh` ids to sockets of agents.
-    `no_cache` runs every step anew, `no_cache_stages` those of some stages.
+    use; these alone do not count for the cache. `secrets` maps ids to files, or to the values themselves, `ssh` ids to
+    sockets of agents. With `host_users` every RUN has the host's users, as those have anyway that come after a user
+    above 65535. `no_cache` runs every step anew, `no_cache_stages` those of some stages.
     """
 
     context: Path | str
-    dockerfile: Path | None = None
+    dockerfile: Path | bytes | None = None
     tags: tuple[str, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class BuildRequest:
     hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = ""
     limits: Limits = field(default_factory=Limits)
+    host_users: bool = False
     secrets: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     contexts: Mapping[str, Path | str] = field(default_factory=dict)
@@ -108,6 +110,8 @@ def directory_of(context: Path | str) -> Path:
 def read_files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
     """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
     context = directory_of(request.context)
+    if isinstance(request.dockerfile, bytes):
+        return request.dockerfile, DOCKERFILE, _ignore(context / DOCKERFILE, context)
     path = request.dockerfile or context / DOCKERFILE
     if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
         path = context / DOCKERFILE.lower()  # as docker has it
@@ -137,7 +141,7 @@ def _load(path: Path, name: str) -> bytes:
         names = os.listdir(path.parent) if path.parent.is_dir() else []
         close = nearest(path.name, names)
         hint = f"did you mean `{close}`?" if close else "name it with --file"
-        raise NotFound(f"there is no {name} in {path.parent}", hint=hint) from None
+        raise NotFound(f"there is no {path.name} in {path.parent}", hint=hint) from None
     except OSError as error:
         raise InvalidArgument(f"cannot read {path}: {(error.strerror or '').lower()}") from None
     if len(data) > _LARGEST:

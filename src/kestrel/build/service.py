@@ -194,6 +194,7 @@ class Builder:
                 wanted=wanted,
                 ssh=request.ssh,
                 limits=request.limits,
+                host_users=request.host_users,
                 on_failure=on_failure,
             )
             self._solvers.add(solver)

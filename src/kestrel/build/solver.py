@@ -42,7 +42,7 @@ from kestrel.build.graph import (
 from kestrel.build.layers import Layers
 from kestrel.build.leaks import Needle, Scan, Secret, SecretLeaked
 from kestrel.build.mounts import Given
-from kestrel.build.ownership import parse_mode
+from kestrel.build.ownership import beyond_range, parse_mode
 from kestrel.build.remote import Downloads
 from kestrel.build.tree import Tree
 from kestrel.build.work import Worker
@@ -100,10 +100,12 @@ class Solver:
     wanted: tuple[Needle, ...] = field(default=(), repr=False)
     ssh: Mapping[str, Path] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    host_users: bool = False
     on_failure: OnFailure | None = None
     results: dict[Step, StepResult] = field(default_factory=dict)
     _layers: dict[Step, LayerList] = field(default_factory=dict)
     _unpacked: "asyncio.Future[None] | None" = None
+    _beyond: set[Step] = field(default_factory=set)
     _renewed: set[str] = field(default_factory=set)
     _looks: "list[asyncio.Task[None]]" = field(default_factory=list)
 
@@ -112,6 +114,8 @@ class Solver:
         tasks: dict[Step, asyncio.Task[LayerList]] = {}
         try:
             for step, position in self._positions():
+                if beyond_range(step) or not self._beyond.isdisjoint(step.inputs()):
+                    self._beyond.add(step)
                 inputs = {each: tasks[each] for each in step.inputs() if isinstance(each, Step)}
                 tasks[step] = asyncio.create_task(self._step(step, position, inputs))
             if tasks:
@@ -268,6 +272,7 @@ class Solver:
             wanted=self.wanted,
             ssh=self.ssh,
             limits=self.limits,
+            host_users=self.host_users or step in self._beyond,
             renewed=self._renewed if self._anew(step) else None,
         )
 

@@ -46,6 +46,10 @@ _CODES = {
 }
 
 
+_BEYOND = ("Invalid argument", "Value too large for defined data type")
+"""What chown(2) says of users that a user namespace does not have, and other calls of files that are theirs."""
+
+
 class RunFailed(FailedPrecondition):
     """A RUN ended with another exit code than 0; `exit_code` and the last lines of output are in `context`."""
 
@@ -155,11 +159,12 @@ class Worker:
                 hostname=operation.hostname or HOSTNAME,
                 mounts=mounts,
                 limits=given.limits,
+                users=range(0) if given.host_users else None,
             )
             ran = await self.executor.run(run, lines.feed)
             lines.flush()
             if ran.code != 0:
-                error = run_failed(step, ran.code, lines.tail)
+                error = run_failed(step, ran.code, lines.tail, own_users=bool(ran.users))
                 if on_failure is not None:
                     failed = FailedRun(
                         step=step.id,
@@ -186,14 +191,17 @@ async def _finished(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs)
         raise
 
 
-def run_failed(step: Step, code: int, tail: Sequence[str]) -> RunFailed:
+def run_failed(step: Step, code: int, tail: Sequence[str], *, own_users: bool = False) -> RunFailed:
     """Make the error for a RUN: the exit code, the place, and the last lines it said."""
+    hint = _CODES.get(code)
+    if own_users and any(word in line for line in tail for word in _BEYOND):
+        hint = "users above 65535 are none of a step's own: build with --userns host if it is they that are meant"
     shown = [line for line in tail if line.strip()][-_TAIL:]
     said = "".join(f"\n   | {_printable(line)}" for line in shown)
     message = f"`{step.title}` failed with exit code {code}\n{excerpt(step.place.source, step.place.range)}"
     return RunFailed(
         message + (f"\n  its last output:{said}" if said else ""),
-        hint=_CODES.get(code),
+        hint=hint,
         exit_code=code,
         file=step.place.source.name,
         line=step.place.range.first,

@@ -24,10 +24,11 @@ def build(parsed: "Parsed") -> int:
     """`kestrel build`."""
     context = _place(parsed.words[0])
     if not _is_elsewhere(context) and not os.path.isdir(context):
-        raise InvalidArgument(f"the context {context} is not a directory", hint="usually it is `.`, or give a URL")
+        hint = "`-f - .` reads a Dockerfile from here" if parsed.words[0] == "-" else "usually it is `.`, or give a URL"
+        raise InvalidArgument(f"the context {context} is not a directory", hint=hint)
     request = {
         "context": context,
-        "dockerfile": os.path.abspath(parsed.file) if parsed.file and not _is_elsewhere(context) else parsed.file or "",
+        **_dockerfile(parsed.file or "", context),
         "tags": parsed.tag,
         "build_args": [*_epoch(), *(_argument(text) for text in parsed.build_arg)],
         "target": parsed.target or "",
@@ -38,6 +39,7 @@ def build(parsed: "Parsed") -> int:
         "allow": parsed.allow,
         "hosts": parsed.add_host,
         "hostname": parsed.hostname or "",
+        "userns": parsed.userns or "",
         "memory": parsed.memory or "",
         "cpus": parsed.cpus or 0,
         "shm_size": parsed.shm_size or "",
@@ -140,6 +142,13 @@ def _absolute(text: str, *keys: str) -> str:
     return ",".join(
         f"{key}={os.path.abspath(value)}" if key in keys else f"{key}{equals}{value}" for key, equals, value in fields
     )
+
+
+def _dockerfile(file: str, context: str) -> "dict[str, str]":
+    """Name the Dockerfile from the root, unless it is in a context that is elsewhere; `-` is our input."""
+    if file == "-":
+        return {"dockerfile_text": b2a_base64(sys.stdin.buffer.read(), newline=False).decode()}
+    return {"dockerfile": os.path.abspath(file) if file and not _is_elsewhere(context) else file}
 
 
 def _secrets(texts: "list[str]") -> "dict[str, dict[str, str]]":

@@ -87,6 +87,9 @@ def _write(answer: "dict[str, Any]", path: str) -> None:
         print(f"fixed {os.path.basename(path)}:{found['line']}: {found['rule']}: {found['detail']}")
     if not answer["fixes"]:
         return
+    if path == "-":
+        print(answer["text"], end="")
+        return
     try:
         replace(path, answer["text"].encode("utf-8", "surrogateescape"), mode=os.stat(path).st_mode & 0o777)
     except OSError as error:

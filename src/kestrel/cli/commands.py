@@ -88,7 +88,7 @@ COMMANDS = (
             words="CONTAINER|pod/NAME|IMAGE [COMMAND...]", options=(*RUN, JSON), rest=True),
     Command("build", "build an image from a Dockerfile", "build:build", group=IMAGES, words="CONTEXT", options=(
         Option("-t --tag", "name of the image", kind="list", metavar="NAME"),
-        Option("-f --file", "the Dockerfile", kind="value", metavar="FILE"),
+        Option("-f --file", "the Dockerfile, - for the input", kind="value", metavar="FILE"),
         Option("--build-arg", "value of an ARG", kind="list", metavar="NAME[=VALUE]"),
         Option("--target", "stage to build", kind="value", metavar="STAGE"),
         Option("--no-cache", "run every step anew"),
@@ -107,6 +107,8 @@ COMMANDS = (
         Option("--shm-size", "size of /dev/shm of each RUN (64m)", kind="value", metavar="SIZE"),
         Option("--ulimit", "limit of each process of RUN", kind="list", metavar="NAME=SOFT[:HARD]"),
         Option("--hostname", "name that RUN has for itself", kind="value", metavar="NAME"),
+        Option("--userns", "host: RUN has the host's users, of whom there are more than 65536", kind="value",
+               metavar="USERS"),
         Option("--allow", "right that the Dockerfile may use: network.host", kind="list", metavar="RIGHT"),
         Option("--on-error", "shell: go into a RUN that fails, as it stands", kind="value", metavar="WHAT"),
         Option("--verify", "build twice, and name the first file and step that differ"),

@@ -211,7 +211,7 @@ async def log(services: Services, request: ImageRequest, _emit: Emit) -> Any:
 def _request(request: BuildRequest) -> Build:
     return Build(
         context=request.context if is_elsewhere(request.context) else Path(request.context),
-        dockerfile=Path(request.dockerfile) if request.dockerfile else None,
+        dockerfile=request.dockerfile_text or (Path(request.dockerfile) if request.dockerfile else None),
         tags=request.tags,
         build_args=dict(_pair(text) for text in request.build_args),
         target=request.target,
@@ -221,6 +221,7 @@ def _request(request: BuildRequest) -> Build:
         network=request.network or "default",
         hosts=tuple(_host(text) for text in request.hosts),
         hostname=request.hostname,
+        host_users=_users(request.userns),
         limits=Limits(
             memory=parse_size(request.memory) if request.memory else 0,
             cpu_millis=round(request.cpus * 1000),
@@ -256,6 +257,12 @@ def _agent(text: str) -> tuple[str, Path]:
     if not equals or not path:
         raise InvalidArgument(f"invalid ssh agent {text!r}", hint="write NAME=SOCKET, or NAME with SSH_AUTH_SOCK set")
     return name, Path(path)
+
+
+def _users(text: str) -> bool:
+    if text not in ("", "host"):
+        raise InvalidArgument(f"unknown --userns {text!r}", hint="there is host; without it each RUN has its own users")
+    return text == "host"
 
 
 def _right(text: str) -> str:

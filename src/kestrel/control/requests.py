@@ -175,10 +175,11 @@ class BootstrapRequest(Request, frozen=True):
 
 
 class BuildRequest(Request, frozen=True):
-    """`kestrel build`; paths are absolute, on this machine."""
+    """`kestrel build`; paths are absolute, on this machine. `dockerfile_text` is there instead of a file."""
 
     context: str
     dockerfile: str = ""
+    dockerfile_text: bytes = b""
     tags: tuple[str, ...] = ()
     build_args: tuple[str, ...] = ()
     target: str = ""
@@ -188,6 +189,7 @@ class BuildRequest(Request, frozen=True):
     network: str = ""
     allow: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    userns: str = ""
     hostname: str = ""
     memory: str = ""
     cpus: float = 0

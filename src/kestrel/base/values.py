@@ -8,9 +8,9 @@ checkers, and to whoever asks a class for its fields, these are dataclasses.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dataclasses import asdict, dataclass, field, fields, replace
+    from dataclasses import asdict, dataclass, field, replace
 
-    __all__ = ["asdict", "dataclass", "field", "fields", "replace"]
+    __all__ = ["asdict", "dataclass", "field", "replace"]
 else:
     _MISSING = object()
 
@@ -29,7 +29,7 @@ else:
         return _Default(default, default_factory, compare)
 
     class _Described:
-        """`__dataclass_fields__`, made when somebody asks: `dataclasses.replace`, `asdict` and `fields` do."""
+        """`__dataclass_fields__`, made when somebody asks: the standard library's functions do."""
 
         def __get__(self, instance, owner):
             import dataclasses
@@ -135,10 +135,6 @@ else:
 
     def _default(value):
         return value if isinstance(value, _Default) else _Default(value, None, True)
-
-    def fields(value):
-        """Return objects with the `name` of each field."""
-        return tuple(value.__dataclass_fields__.values())
 
     def replace(value, **changes):
         """Return a copy with other values for some fields."""

@@ -23,13 +23,14 @@ def make(uids: "tuple[Range, ...]", gids: "tuple[Range, ...]", *, enter: int = 0
     """Return a descriptor of a new user namespace with these maps. Only for a process with one thread.
 
     `enter` are CLONE_NEW* bits of other types: one of each is made that belongs to it, and the caller enters them.
-    A `spare` that was `born` with them is used up.
+    With a `spare` they are its own; the caller has to `end` it.
     """
-    pid, pidfd = spare or born(enter)
+    source = spare or born(enter)
     try:
-        return _take(pidfd, uids, gids, enter)
+        return _take(source[1], uids, gids, enter)
     finally:
-        end((pid, pidfd))
+        if spare is None:
+            end(source)
 
 
 def born(namespaces: int) -> "Spare":

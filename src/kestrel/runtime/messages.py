@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kestrel.base import plainjson
 from kestrel.base.errors import KINDS, Internal, InvalidArgument, KestrelError
-from kestrel.base.values import dataclass, field, fields
+from kestrel.base.values import asdict, dataclass, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -180,9 +180,9 @@ def _moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def to_json(value: object) -> JSON:
-    """Return the fields of a message as a dict (one level: what is inside is JSON already)."""
-    return {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type] # any message class
+def to_json(value: Any) -> JSON:
+    """Return the fields of a message as a dict."""
+    return asdict(value)
 
 
 def from_json(kind: type[T], data: JSON) -> T:

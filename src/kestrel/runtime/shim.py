@@ -25,7 +25,7 @@ from kestrel.base.errors import (
     Unavailable,
 )
 from kestrel.base.values import asdict, dataclass
-from kestrel.linux import abi, cgroups, signals, sockets, syscalls
+from kestrel.linux import abi, cgroups, signals, sockets, syscalls, user_namespaces
 from kestrel.linux.mounts import opened
 from kestrel.runtime import channel, keeper, loop, names, state, validate
 from kestrel.runtime.connection import Connection, Listener
@@ -113,7 +113,8 @@ def _make_namespaces(request: SandboxRequest, spare: Spare | None) -> dict[Ids, 
     found = {}
     if request.uid_mappings:
         ids = ranges(request.uid_mappings, request.gid_mappings, "sandbox")
-        found[ids] = ids.make(enter=new, spare=spare)
+        usable = spare if not request.host_network and not request.host_ipc else None
+        found[ids] = ids.make(enter=new, spare=usable)
     else:
         syscalls.unshare(new)
     if not request.host_network:
@@ -205,6 +206,8 @@ class Shim:
         self._serve(oom_score)
         self._accepted(client)
         self._hello(self._clients[0], 0, {})
+        if spare is not None:
+            user_namespaces.end(spare)
         self._loop.run()
 
     def _serve(self, oom_score: int, listening: int = -1) -> None:

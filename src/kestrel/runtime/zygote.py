@@ -190,9 +190,6 @@ def _serve(
     except Exception as error:  # noqa: BLE001 - the one who asked is told
         channel.Channel(client).offer({"id": 0, "error": error_to_json(error)})
         os._exit(keeper.ENDS)
-    if spare is not None and (not request.uid_mappings or request.host_network or request.host_ipc):
-        user_namespaces.end(spare)
-        spare = None
     shim.begin(line, request, client, spare, cache)
 
 

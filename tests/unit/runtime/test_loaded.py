@@ -23,6 +23,13 @@ def test_nothing_that_takes_longer_to_load_than_what_it_is_for(module: str) -> N
     assert not HEAVY & loaded(f"runtime.{module}")
 
 
+def test_what_is_said_between_processes_loads_nothing_more() -> None:
+    program = f"""import sys; sys.path.append({str(SOURCE)!r}); from kestrel.runtime import messages
+messages.to_json(messages.Exited(container_id="c", exit_code=1)); print(*sys.modules)"""
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("module", ["verbs", "starting", "ending"])
 def test_commands_that_make_no_process_make_no_system_calls_of_their_own(module: str) -> None:
     found = loaded("runtime.command", f"runtime.{module}", "linux.cgroups.v1", "linux.cgroups.v2")

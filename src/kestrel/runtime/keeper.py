@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 from kestrel.linux import abi, direct, signals
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+AGAIN = 0.1  # seconds until the next try when no process can be made
 RESTS = 0  # a shim's exit code when it rests, and another is to go on
 ENDS = 1  # and when the sandbox has ended
 
@@ -41,10 +43,8 @@ class Line:
 
     def ends(self) -> list[tuple[int, int]]:
         """Return the children that have ended: pid and wait status. Waits if there is none."""
-        return [
-            (int(pid), int(status))
-            for pid, status in map(bytes.split, os.read(self.reader, 4096 - 4096 % WIDTH).splitlines())
-        ]
+        told = os.read(self.reader, 100 * WIDTH)
+        return [(int(pid), int(status)) for pid, status in map(bytes.split, told.splitlines())]
 
     def rest(self, written: str, stirs: int) -> NoReturn:
         """End; another goes on with what is written down, once `stirs` is readable."""
@@ -52,13 +52,13 @@ class Line:
         with open(self._notes, "wb", closefd=False) as file:
             file.seek(0)
             file.write(written.encode())
-        os.dup2(stirs, self._bed)
+        os.dup2(stirs, self._bed, inheritable=False)
         os.close(stirs)
         os._exit(RESTS)
 
     def go_on(self) -> str:
         """Return what the last shim has written down; empty for the first."""
-        os.dup2(0, self._bed)
+        os.dup2(0, self._bed, inheritable=False)
         with open(self._notes, "rb", closefd=False) as file:
             file.seek(0)
             return file.read().decode()
@@ -79,7 +79,11 @@ def main(work: Callable[[Line], NoReturn]) -> NoReturn:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     notes, bed, keeper = os.memfd_create("notes", os.MFD_CLOEXEC), os.dup(0), os.getpid()
     while True:
-        shim = direct.fork_with_files()
+        try:
+            shim = direct.fork_with_files()
+        except OSError:  # no process can be made now; what stirs will wait
+            time.sleep(AGAIN)
+            continue
         if shim == 0:
             _be_child(keeper)
             work(Line(keeper, reader, notes, bed))

@@ -239,13 +239,14 @@ def _install(wanted: Filter, tell: Callable[[int], None]) -> None:
         os.close(listener)
 
 
-def set_oom_score(value: int) -> str | None:
-    """Write our own OOM score; lowering it needs CAP_SYS_RESOURCE. Returns a warning when that was refused.
+def set_oom_score(value: int, process: int | str = "self") -> str | None:
+    """Write a process's OOM score, our own unless told. Returns a warning when that was refused.
 
-    Called before the container's root is entered, so that /proc is the host's or a fresh one of ours.
+    Lowering it needs CAP_SYS_RESOURCE. Called before the container's root is entered, so that /proc is the host's or a
+    fresh one of ours.
     """
     try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{process}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, str(value).encode())
         finally:

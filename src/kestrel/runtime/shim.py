@@ -4,9 +4,7 @@ It is a fork of its keeper (`keeper.py`), whose children its containers are, and
 nothing happens. The daemon talks to it over a socket in the sandbox's directory and may die and come back at any
 moment; the shim writes the logs and the exit files, so nothing is lost meanwhile. Its containers die with it.
 
-The network, IPC and UTS namespaces are its own (unless the sandbox uses the host's), so containers inherit them by
-being cloned, and a port of the sandbox is dialled by just connecting. A shared PID namespace is held by a child that
-sleeps and reaps.
+The sandbox's namespaces are its own, so a port of the sandbox is dialled by just connecting.
 """
 
 from __future__ import annotations
@@ -24,10 +22,10 @@ from kestrel.base.errors import (
     NotFound,
     Unavailable,
 )
-from kestrel.base.values import asdict, dataclass
-from kestrel.linux import abi, cgroups, signals, sockets, syscalls, user_namespaces
+from kestrel.base.values import asdict
+from kestrel.linux import cgroups, signals, sockets, syscalls, user_namespaces
 from kestrel.linux.mounts import opened
-from kestrel.runtime import channel, keeper, loop, names, state, validate
+from kestrel.runtime import channel, keeper, loop, sandbox, state
 from kestrel.runtime.connection import Connection, Listener
 from kestrel.runtime.container import Container, Surroundings
 from kestrel.runtime.execs import Exec
@@ -43,20 +41,16 @@ from kestrel.runtime.messages import (
     from_json,
     to_json,
 )
-from kestrel.runtime.place import Place
-from kestrel.runtime.process import set_oom_score
-from kestrel.runtime.users import Ids, ranges
+from kestrel.runtime.users import Ids
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, Self
+    from typing import Any, NoReturn
 
     from kestrel.linux.user_namespaces import Spare
 
 LOG = "shim.log"
-OOM_SCORE = -900
-NAMESPACES = ("net", "ipc", "uts")
 
 
 def begin(
@@ -103,55 +97,6 @@ def explained(error: BaseException) -> BaseException:
     return error
 
 
-def _make_namespaces(request: SandboxRequest, spare: Spare | None) -> dict[Ids, int]:
-    """Take the sandbox's namespaces; returns its user namespace, if it has one."""
-    new = (
-        (0 if request.host_network else abi.CLONE_NEWNET)
-        | (0 if request.host_ipc else abi.CLONE_NEWIPC)
-        | (0 if request.host_network and not request.hostname else abi.CLONE_NEWUTS)
-    )
-    found = {}
-    if request.uid_mappings:
-        ids = ranges(request.uid_mappings, request.gid_mappings, "sandbox")
-        usable = spare if not request.host_network and not request.host_ipc else None
-        found[ids] = ids.make(enter=new, spare=usable)
-    else:
-        syscalls.unshare(new)
-    if not request.host_network:
-        names.RaiseLoopback().execute(Place())
-    if request.hostname or request.domainname:
-        names.SetNames(request.hostname, request.domainname).execute(Place())
-    own = owned(request)
-    for name, value in request.sysctls.items():
-        validate.sysctl(name, value, own)
-    names.write_sysctls(request.sysctls)
-    return found
-
-
-def _avoid_oom_killer() -> int:
-    """Ask not to be the one who is killed for memory, since the whole sandbox would die; return what it was before.
-
-    It needs CAP_SYS_RESOURCE; without it nothing changes.
-    """
-    fd = os.open("/proc/self/oom_score_adj", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        before = int(os.read(fd, 16))
-    finally:
-        os.close(fd)
-    set_oom_score(OOM_SCORE)
-    return before
-
-
-def owned(request: SandboxRequest) -> frozenset[str]:
-    """Return the types of namespace that are the sandbox's own."""
-    kinds = {"uts"} if request.hostname or not request.host_network else set()
-    if not request.host_network:
-        kinds.add("network")
-    if not request.host_ipc:
-        kinds.add("ipc")
-    return frozenset(kinds)
-
-
 class Shim:
     """The sandbox's containers and the clients that ask about them."""
 
@@ -172,7 +117,7 @@ class Shim:
         self._loop.when_idle(request.rest_after, self._rest)
         self._loop.watch(line.reader, loop.READ, self._reap)
         self._namespaces: list[int] = []
-        self._pause: Pause | None = None
+        self._pause: sandbox.Pause | None = None
         self._operations: dict[str, Callable[[Connection, Any, dict[str, Any]], None]] = {
             "hello": self._hello,
             "keep": self._keep,
@@ -199,10 +144,10 @@ class Shim:
     def begin(self, client: sockets.Socket, spare: Spare | None) -> None:
         """Make the sandbox, and serve until it is shut down or rests."""
         request = self._request
-        oom_score = _avoid_oom_killer()
-        self._user_namespaces = _make_namespaces(request, spare)
-        self._namespaces = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in NAMESPACES]
-        self._pause = Pause.begin() if request.share_pid else None
+        oom_score = sandbox.avoid_oom_killer(self._line.keeper)
+        self._user_namespaces = sandbox.make_namespaces(request, spare)
+        self._namespaces = sandbox.hold_namespaces()
+        self._pause = sandbox.Pause.begin() if request.share_pid else None
         self._serve(oom_score)
         self._accepted(client)
         self._hello(self._clients[0], 0, {})
@@ -218,7 +163,7 @@ class Shim:
             hierarchy=self._hierarchy,
             directory=directory,
             cache=self._cache,
-            namespaces=owned(self._request),
+            namespaces=sandbox.owned(self._request),
             pid_namespace=self._pause.namespace if self._pause is not None else -1,
             oom_score=oom_score,
             exited=lambda exited: self._tell("exited", exited),
@@ -253,11 +198,10 @@ class Shim:
     def go_on(self, written: dict[str, Any]) -> None:
         """Go on where the last shim has rested: its descriptors are ours."""
         self._namespaces = written["namespaces"]
-        for fd in self._namespaces:
-            syscalls.setns(fd, 0)
+        sandbox.enter_namespaces(self._namespaces)
         self._kept, self._next_exec = written["kept"], written["next_exec"]
         self._user_namespaces = {Ids.from_json(ids): fd for ids, fd in written["users"]}
-        self._pause = Pause(*written["pause"]) if written["pause"] is not None else None
+        self._pause = sandbox.Pause(*written["pause"]) if written["pause"] is not None else None
         self._serve(written["oom_score"], written["listener"])
         for fd in written["clients"]:
             self._accepted(sockets.Socket(fileno=fd))
@@ -543,33 +487,3 @@ def _hierarchy() -> cgroups.Hierarchy | None:
     except FileNotFoundError as error:
         note(f"no cgroups: {error}")
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """The process that is PID 1 of the sandbox's shared PID namespace: the namespace, and what the process waits on.
-
-    It ends when nobody holds `alive` any more. A signal at its parent's death would not do: it is not sent if the
-    parent is gone before it was asked for.
-    """
-
-    namespace: int
-    alive: int
-
-    @classmethod
-    def begin(cls) -> Self:
-        """Start it."""
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        pid, pidfd = syscalls.clone3(abi.CLONE_NEWPID | abi.CLONE_PARENT, exit_signal=0)
-        if pid == 0:
-            try:
-                syscalls.set_process_name("kestrel-pause")
-                signals.signal(signals.SIGCHLD, signals.SIG_IGN)  # the kernel reaps what it inherits
-                os.dup2(reader, 0)
-                syscalls.close_range(3)
-                os.read(0, 1)
-            finally:
-                os._exit(1)
-        os.close(pidfd)
-        os.close(reader)
-        return cls(os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC), writer)

@@ -8,6 +8,7 @@ caller's, and what is known of it lies on disk (`bundles.py`).
 from __future__ import annotations
 
 import os
+import select
 import time
 
 from kestrel.base.errors import FailedPrecondition, Internal, InvalidArgument, NotFound
@@ -24,7 +25,7 @@ from kestrel.runtime.starting import introduce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
 STDIO = Stdio(stdin=0, stdout=1, stderr=2)
@@ -318,28 +319,46 @@ def execute(
     os.close(started.pidfd)
     channel = Channel(started.channel)
     try:
-        return _joined(channel, wishes, lambda pid, told: introduce(spec, pid, told, record.describe(now)))
+        heard = _heard(channel, started.pid)
+        return _joined(channel, heard, wishes, lambda pid, told: introduce(spec, pid, told, record.describe(now)))
     finally:
         channel.close()
         os.waitpid(started.pid, 0)
 
 
-def _joined(channel: Channel, wishes: Wishes, introduce: Callable[[int, Mapping[str, Any]], None]) -> Made:
+def _heard(channel: Channel, go_between: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """Yield what a process that joins and its go-between say, the latter first, which says what number it has.
+
+    Nothing comes from a process whose go-between was killed before it said so: it is not to go on, unknown to anyone.
+    """
+    heard = channel.receive()
+    if heard is not None and not {"pid", "error"} & heard[0].keys():
+        os.waitid(os.P_PID, go_between, os.WEXITED | os.WNOWAIT)  # the other was quicker
+        said = channel.buffered or select.select([channel], [], [], 0)[0]
+        first = channel.receive() if said else None
+        if first is None:
+            return
+        yield first
+    while heard is not None:
+        yield heard
+        heard = channel.receive()
+
+
+def _joined(
+    channel: Channel,
+    heard: Iterator[tuple[dict[str, Any], list[int]]],
+    wishes: Wishes,
+    introduce: Callable[[int, Mapping[str, Any]], None],
+) -> Made:
     """Follow a process on its way in, until its program runs."""
     pid, pidfd, master, warnings, ready = 0, -1, -1, (), False
-    while True:
-        heard = channel.receive()
-        if heard is None:
-            break
-        message, descriptors = heard
+    for message, descriptors in heard:
         if "error" in message:
             if pid:
                 os.waitpid(pid, 0)
             raise error_from_json(message["error"])
         if "pid" in message:
             pid, pidfd = message["pid"], descriptors[0]
-        elif not pid:
-            break  # its go-between was killed before it could say which process this is: it may not go on
         elif "listener" in message:
             introduce(pid, message)
             channel.offer({"go": True})

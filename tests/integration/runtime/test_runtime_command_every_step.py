@@ -130,6 +130,7 @@ class World:
             problems = self.left() if undone else []
             if code > 0 and command == "exec":
                 self.until(lambda: len(self.containers()) == 1)
+                self("state", "c")  # the shell reaps orphans between commands, and the container ends after them
             if code > 0 and command == "exec" and len(self.containers()) != 1:
                 problems.append(f"besides the container there are {self.containers()}")
             if not self.known():

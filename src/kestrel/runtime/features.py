@@ -40,7 +40,7 @@ def features() -> dict[str, Any]:
             "selinux": {"enabled": os.path.isdir("/sys/fs/selinux/booleans")},
             "intelRdt": {"enabled": False},
             "netDevices": {"enabled": True},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {},
         "potentiallyUnsafeConfigAnnotations": [],

@@ -26,7 +26,7 @@ import os
 import sys
 
 from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
-from kestrel.base.values import dataclass
+from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, signals, sockets, syscalls
 from kestrel.linux.mounts import opened
 from kestrel.runtime import devices, operations, process, program
@@ -74,8 +74,8 @@ class Child:
     """What a child is given besides its plan: its end of the channel, its output, and how to join its cgroups.
 
     Without `joiners` it is told of its groups on the channel. With a `user_namespace` (a descriptor, or a pidfd of a
-    process in it) `ids` says what it means. It dies with the process that made it unless it lives
-    `apart`.
+    process in it) `ids` says what it means; with `owned` (CLONE_NEW* bits) it makes one, and those that belong to it.
+    It dies with the process that made it unless it lives `apart`.
     """
 
     channel: Channel
@@ -83,6 +83,7 @@ class Child:
     joiners: Sequence[int] | None = None
     ids: Ids | None = None
     user_namespace: int = -1
+    owned: int = 0
     apart: Apart | None = None
 
 
@@ -150,6 +151,8 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     for bit, path in plan.joined:
         with opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
             syscalls.setns(fd, bit)
+    if child.owned and child.ids is not None:
+        child = replace(child, user_namespace=child.ids.make(enter=child.owned))
     os.setsid()
     if child.apart is None or child.apart.keyring:
         _own_keyring()

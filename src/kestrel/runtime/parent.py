@@ -38,6 +38,8 @@ JOINED = (
     abi.CLONE_NEWNS | abi.CLONE_NEWPID | abi.CLONE_NEWNET | abi.CLONE_NEWIPC | abi.CLONE_NEWUTS | abi.CLONE_NEWCGROUP
 )
 
+OWNED = abi.CLONE_NEWNET | abi.CLONE_NEWIPC | abi.CLONE_NEWUTS
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
@@ -57,15 +59,26 @@ def create(
     our own. With `apart` it outlives this process.
     """
     joiners = group.joiners() if group is not None else []
-    namespace = plan.ids.make() if plan.ids is not None else -1
+    # Those that belong to a new user namespace are made with it, by the child.
+    owned = plan.new & OWNED if plan.ids is not None and not plan.ids.path else 0
+    namespace = plan.ids.make() if plan.ids is not None and not owned else -1
 
     def child(channel: Channel) -> Child:
-        return Child(channel=channel, stdio=stdio, joiners=joiners, ids=plan.ids, user_namespace=namespace, apart=apart)
+        return Child(
+            channel=channel,
+            stdio=stdio,
+            joiners=joiners,
+            ids=plan.ids,
+            user_namespace=namespace,
+            owned=owned,
+            apart=apart,
+        )
+
+    def start(new: int) -> Started:
+        return _start(new & ~owned, lambda _channel: plan, group, child, pid_namespace)
 
     try:
-        if plan.time_offsets:
-            return _at_another_time(plan, lambda new: _start(new, lambda _channel: plan, group, child, pid_namespace))
-        return _start(plan.new, lambda _channel: plan, group, child, pid_namespace)
+        return _at_another_time(plan, start) if plan.time_offsets else start(plan.new)
     finally:
         for fd in {*joiners, namespace} - {-1}:
             os.close(fd)

@@ -56,6 +56,16 @@ def test_symbolic_links_are_mounted_as_such_when_asked_for(
     assert runtime.ok("run", "--bundle", str(runtime.bundle), "one").strip() == seen
 
 
+def test_the_network_and_the_names_of_a_container_with_users_of_its_own_are_its_own_root_s(runtime: Any) -> None:
+    ids = [{"containerID": 0, "hostID": 700000, "size": 65536}]
+    linux = {"namespaces": [*KINDS, {"type": "user"}], "uidMappings": ids, "gidMappings": ids, "seccomp": None}
+    may = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]
+    rights = dict.fromkeys(("bounding", "effective", "permitted"), may)
+    script = "hostname changed && hostname && ip addr add 10.9.8.7/32 dev lo && ip addr show lo | grep -c 10.9.8.7"
+    runtime.spec("sh", "-c", script, linux=linux, process={"capabilities": rights})
+    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one").split() == ["changed", "1"]
+
+
 def test_a_spec_has_any_name_and_a_container_may_have_no_group(runtime: Any) -> None:
     runtime.spec("cat", "/proc/self/cgroup")
     (runtime.bundle / "config.json").rename(runtime.bundle / "other.json")

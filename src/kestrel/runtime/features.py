@@ -1,13 +1,18 @@
 """What this runtime can do, for callers that ask before they use it (runtime-spec features.md), and an example spec."""
 
+from __future__ import annotations
+
 import os
-from typing import Any
 
 from kestrel.linux.capabilities import BITS
 from kestrel.oci.runtime_defaults import default_spec
 from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import filters, hooks, options
 from kestrel.runtime.plan import KINDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ACTIONS = (
     "SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_KILL SCMP_ACT_KILL_PROCESS SCMP_ACT_KILL_THREAD SCMP_ACT_LOG "

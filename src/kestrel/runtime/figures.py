@@ -1,11 +1,11 @@
 """Numbers on the command line and in its output: limits for `update`, usage for `events`."""
 
+from __future__ import annotations
+
 import os
 import select
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
 
 from kestrel.base import plainjson
 from kestrel.base.errors import InvalidArgument
@@ -13,6 +13,11 @@ from kestrel.oci import runtime_shape
 from kestrel.runtime import bundles, groups
 from kestrel.runtime.arguments import Options
 from kestrel.runtime.bundles import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 # option: (member of linux.resources, its member, whether a size)
 _MEMBERS = {

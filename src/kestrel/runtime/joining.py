@@ -1,12 +1,16 @@
 """The process that `exec` is to run: a file with the spec's form, or options over what the container's first has."""
 
-from typing import Any
+from __future__ import annotations
 
 from kestrel.base.errors import InvalidArgument
 from kestrel.linux import capabilities
 from kestrel.oci import runtime_shape
 from kestrel.runtime import bundles
 from kestrel.runtime.arguments import Options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def wanted(options: Options, first: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,6 @@ def main() -> "NoReturn":
 
     code = command.main()
     sys.stdout.flush()
-    if pack is not None:
+    if pack is not None and code == 0:  # what explains a failure is not for every start
         pack.keep()
     os._exit(code)  # the interpreter's own end takes as long as some commands do

@@ -18,7 +18,10 @@ def loaded(*modules: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["zygote", "shim", "cold", "verbs", "ending", "starting", "handed"])
+@pytest.mark.parametrize(
+    "module",
+    ["zygote", "shim", "cold", "verbs", "ending", "starting", "handed", "joining", "figures", "features", "console"],
+)
 def test_nothing_that_takes_longer_to_load_than_what_it_is_for(module: str) -> None:
     assert not HEAVY & loaded(f"runtime.{module}")
 

@@ -29,7 +29,7 @@ from kestrel.base.errors import InvalidArgument, KestrelError, PermissionDenied
 from kestrel.base.values import dataclass, replace
 from kestrel.linux import abi, signals, sockets, syscalls
 from kestrel.linux.mounts import opened
-from kestrel.runtime import devices, operations, process, program
+from kestrel.runtime import devices, operations, process, program, scheduling
 from kestrel.runtime.channel import Channel, encode
 from kestrel.runtime.messages import error_to_json
 from kestrel.runtime.place import Place
@@ -145,6 +145,7 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     if plan.process.oom_score_adj is not None:
         warnings.append(process.set_oom_score(plan.process.oom_score_adj))
     join_cgroups(child)
+    scheduling.move_anywhere()
     if plan.new & abi.CLONE_NEWCGROUP:
         # Only now: its root is the group of the process at the time (`man 7 cgroup_namespaces`).
         syscalls.unshare(abi.CLONE_NEWCGROUP)

@@ -225,7 +225,10 @@ def _go_between(target: int, make: Callable[[], Process], child: Child, size: tu
         warning = set_oom_score(process.oom_score_adj)
     scheduling.move(process.cpus[0])
     init.join_cgroups(child)
-    scheduling.move(process.cpus[1])
+    if any(process.cpus):
+        scheduling.move(process.cpus[1])
+    else:
+        scheduling.move_anywhere()
     syscalls.setns(target, JOINED | (abi.CLONE_NEWTIME if os.path.exists("/proc/self/ns/time") else 0))
     if child.user_namespace != target:
         os.close(target)

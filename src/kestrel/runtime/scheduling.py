@@ -44,6 +44,7 @@ MODES = {
     "MPOL_WEIGHTED_INTERLEAVE": 6,
 }
 MODE_FLAGS = {"MPOL_F_NUMA_BALANCING": 1 << 13, "MPOL_F_RELATIVE_NODES": 1 << 14, "MPOL_F_STATIC_NODES": 1 << 15}
+CPUS = 8192  # the most that a kernel is built for (CONFIG_NR_CPUS)
 NODES = 1024  # more than any kernel is built for (CONFIG_NODES_SHIFT)
 SHORTEST, LONGEST = 1024, 2**63 - 1  # nanoseconds a SCHED_DEADLINE process may run in a period
 CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
@@ -191,3 +192,12 @@ def move(wanted: frozenset[int] | None) -> None:
     """Run on these CPUs from now on."""
     if wanted:
         os.sched_setaffinity(0, wanted)
+
+
+def move_anywhere() -> None:
+    """Run on every CPU that our control group has, now and later, whatever whoever started us was bound to.
+
+    The kernel leaves out of the mask what is not there or not the group's (`man 2 sched_setaffinity`).
+    """
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 0):
+        os.sched_setaffinity(0, range(CPUS))

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from kestrel.runtime.scheduling import numbers
+
 pytestmark = pytest.mark.root
 
 KINDS = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]
@@ -117,3 +119,27 @@ def test_what_the_host_mounts_in_the_root_is_seen_by_a_slave(runtime: Any, word:
     finally:
         runtime("delete", "--force", "one")
         subprocess.run(["umount", "--recursive", str(root)], check=True)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one CPU")
+def test_a_container_is_not_bound_to_the_cpus_of_its_caller_but_to_those_of_its_group(runtime: Any) -> None:
+    everything = os.sched_getaffinity(0)
+    first, *others = sorted(everything)
+    look = ("grep", "Cpus_allowed_list", "/proc/self/status")
+    os.sched_setaffinity(0, {first})
+    try:
+        runtime.spec("sleep", "60")
+        runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "one")
+        runtime.spec("sleep", "60", linux={"resources": {"cpu": {"cpus": str(others[-1]), "mems": "0"}}})
+        shown = runtime.ok("exec", "one", *look)
+        assert numbers(shown.split()[-1], "CPUs") == everything
+        assert numbers(allowed(runtime.state("one")["pid"]), "CPUs") == everything
+        runtime("delete", "--force", "one")
+        runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "two")
+        assert runtime.ok("exec", "two", *look).split()[-1] == allowed(runtime.state("two")["pid"]) == str(others[-1])
+    finally:
+        os.sched_setaffinity(0, everything)
+
+
+def allowed(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]

@@ -4,12 +4,15 @@
 are here. Nothing is pulled for advice: of an image that is not here only its name is judged.
 """
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from kestrel.base.errors import KestrelError
-from kestrel.build.lower_from import SCRATCH, outline
+from kestrel.build.graph import BaseImage
+from kestrel.build.lower_from import SCRATCH, Named, Outline, check_references, outline
+from kestrel.build.plan import Planner
 from kestrel.build.scope import Scope, platform_args
 from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.decode import decode
@@ -21,10 +24,12 @@ from kestrel.dockerfile.lint_language import CHECKS, WHILE_READING
 from kestrel.dockerfile.lint_practice import PRACTICE
 from kestrel.dockerfile.nodes import Document
 from kestrel.dockerfile.parser import parse_readable
+from kestrel.oci.config import ContainerDefaults, ImageConfig
 from kestrel.oci.platform import Platform
 
 VIOLATION: Final = "lint violation found for rules:"
 _ROUNDS: Final = 20
+_ABSENT: Final = re.compile("^`[^`]*` is (not set|empty)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +55,13 @@ def examine(
     target: str = "",
     target_only: bool = False,
     registries: tuple[str, ...] = (),
+    named: Named | None = None,
+    planned: bool = False,
 ) -> Checked:
-    """Check a file. With `target_only` the stages that the target does not need are left out, as a build does."""
+    """Check a file. With `target_only` the stages that the target does not need are left out, as a build does.
+
+    With `planned` what a build would refuse before it runs anything is an error of the check, in every stage.
+    """
     args = args or {}
     document, failed = parse_readable(text, name)
     try:
@@ -73,8 +83,10 @@ def examine(
         return Checked(findings=lint(subject, WHILE_READING), error=failed.message if failed else "")
     complaint = ""
     try:
-        needed = _needed(subject, target)
-        subject.stages = needed if target_only else None
+        found = _outline(subject, target, named or Named())
+        subject.stages = frozenset(found.needed) if target_only else None
+        if planned:
+            _plan(subject, found)
     except KestrelError as error:
         complaint = error.message
     findings = lint(subject, (*CHECKS, *PRACTICE))
@@ -109,10 +121,41 @@ def violation(findings: tuple[Finding, ...], options: Options) -> str:
     return f"{VIOLATION} {', '.join(rules)}" if options.error and rules else ""
 
 
-def _needed(subject: Subject, target: str) -> frozenset[int]:
+def _outline(subject: Subject, target: str, named: Named) -> Outline:
     document = subject.document
     scope = Scope(dict(subject.args), dict(subject.platform_args), escape=document.escape)
-    return frozenset(outline(subject.program, document.source, scope, target).needed)
+    return outline(subject.program, document.source, scope, target, named)
+
+
+def _plan(subject: Subject, found: Outline) -> None:
+    """Plan all stages, on what is known of their base images. Raises KestrelError."""
+    document = subject.document
+    whole = replace(found, needed=tuple(range(len(found.stages))))
+    for stage in found.stages:
+        for instruction in stage.stage.instructions:
+            check_references(found, stage.stage.index, instruction, document.source)
+    unknown = False
+    bases = {}
+    for name in whole.images():
+        known = subject.bases.get(name)
+        unknown = unknown or known is None
+        env = tuple(f"{key}={value}" for key, value in (known or Base()).environment.items())
+        bases[name] = BaseImage(name=name, image=ImageConfig(config=ContainerDefaults(env=env)))
+    planner = Planner(
+        outline=whole,
+        source=document.source,
+        escape=document.escape,
+        bases=bases,
+        given=subject.args,
+        predefined=subject.platform_args,
+        host_network=True,  # that is for the build to grant
+    )
+    try:
+        planner.plan()
+    except DockerfileError as error:
+        # What `${NAME:?}` asks for may be in the environment of an image that is not here.
+        if not (unknown and _ABSENT.search(error.sentence)):
+            raise
 
 
 def _readable(document: Document) -> ins.Program:

@@ -117,7 +117,10 @@ def outline(
 ) -> Outline:
     """Expand every FROM and find out which stages the target needs. Raises DockerfileError."""
     for arg in program.global_args:
-        scope.declare(arg)
+        try:
+            scope.declare(arg)
+        except DockerfileError as error:
+            raise error.within(source, arg.node) from None
     stages = tuple(_outline(stage, source, scope, program.stages, named) for stage in program.stages)
     index = _target(program.stages, target)
     values = {name: value for name, value in scope.args.items() if value is not None}
@@ -125,11 +128,11 @@ def outline(
     found = replace(found, needed=_needed(found))
     for needed in found.needed:
         for instruction in stages[needed].stage.instructions:
-            _check_references(found, needed, instruction, source)
+            check_references(found, needed, instruction, source)
     return found
 
 
-def _check_references(outline: Outline, index: int, instruction: ins.Instruction, source: Source) -> None:
+def check_references(outline: Outline, index: int, instruction: ins.Instruction, source: Source) -> None:
     """Refuse `--from` that means a stage which is not there yet: a number is never an image, as docker has it."""
     names = [each.stage.name for each in outline.stages]
     for name in references(instruction):

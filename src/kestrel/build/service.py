@@ -286,7 +286,8 @@ class Builder:
 
     async def _look(self, request: BuildRequest) -> tuple[bytes, Callable[["str | bytes"], Checked]]:
         """Return the Dockerfile, and what examines it or another one in its place."""
-        data, name, ignore = await asyncio.to_thread(read_files, await self._contexts.at_hand(request))
+        request = await self._contexts.at_hand(request)
+        data, name, ignore = await asyncio.to_thread(read_files, request)
         found: dict[str, Base] = {}
         for image in image_names(data, name, request.build_args):
             try:
@@ -294,7 +295,16 @@ class Builder:
             except KestrelError:
                 continue  # not here: only its name is judged
             found[image] = _known(known.config)
-        look = partial(examine, name=name, ignore=ignore, args=request.build_args, target=request.target, bases=found)
+        look = partial(
+            examine,
+            name=name,
+            ignore=ignore,
+            args=request.build_args,
+            bases=found,
+            target=request.target,
+            named=_named(request),
+            planned=True,
+        )
         return data, look
 
     async def verify(self, request: BuildRequest, progress: Emit = lambda _: None) -> Verified:
@@ -333,8 +343,7 @@ class Builder:
     async def _plan(self, request: BuildRequest, read: Read, bases: Bases) -> Plan:
         predefined = platform_args(Platform.host(), request.target)
         scope = Scope(dict(request.build_args), predefined, escape=read.escape)
-        named = Named(directories=frozenset(request.contexts), images=request.images)
-        first = outline(read.program, read.source, scope, request.target, named)
+        first = outline(read.program, read.source, scope, request.target, _named(request))
         found: dict[str, BaseImage] = {}
         while missing := {n: i for n, i in first.images().items() if n not in found}:
             found.update(await self._find(missing, read, bases))
@@ -419,6 +428,10 @@ class Builder:
             elif output.type in ("tar", "local"):
                 view = self._tools.layers.view(assembled.layers) if assembled.layers else None
                 await asyncio.to_thread(write_files, view, output, plan.target.epoch * 1_000_000_000)
+
+
+def _named(request: BuildRequest) -> Named:
+    return Named(directories=frozenset(request.contexts), images=request.images)
 
 
 def _called(image: Image) -> str:

@@ -66,7 +66,7 @@ def _files(part: "dict[str, Any]") -> str:
 
 
 def _findings(answer: "dict[str, Any]", path: str) -> None:
-    name = os.path.basename(path)
+    name = os.path.basename(path) if path != "-" else "Dockerfile"
     for found in answer["findings"]:
         print(f"{name}:{found['line']}: {found['rule']}: {found['detail']}")
         if found["fix"]:
@@ -84,7 +84,9 @@ def _write(answer: "dict[str, Any]", path: str) -> None:
     from kestrel.base.files import replace
 
     for found in answer["fixes"]:
-        print(f"fixed {os.path.basename(path)}:{found['line']}: {found['rule']}: {found['detail']}")
+        print(
+            f"fixed {os.path.basename(path) if path != '-' else 'Dockerfile'}:{found['line']}: {found['rule']}: {found['detail']}"
+        )
     if not answer["fixes"]:
         return
     if path == "-":

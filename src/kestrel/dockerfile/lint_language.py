@@ -183,7 +183,10 @@ def platforms(subject: Subject) -> None:
             subject.report(INVALID_PLATFORM, node, detail)
         if not written:
             continue
-        made = Expander(subject.document.escape).expand(written, values)
+        try:
+            made = Expander(subject.document.escape).expand(written, values)
+        except DockerfileError:
+            continue  # it is an error, and said as such
         if made.used == {"TARGETPLATFORM"} and not made.unset and made.words[0] == values.get("TARGETPLATFORM"):
             detail = f"Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
             fix = re.sub(r"--platform=\S+\s+", "", node.text, count=1)

@@ -111,6 +111,7 @@ def test_caches_can_be_kept_apart_by_an_argument() -> None:
             "the stage `b` is not there yet",
             "2:13",
         ),
+        ("ARG A=${B\nFROM base\n", "`${B` is not complete: missing `}`", "1:7"),
         ("FROM base\nCOPY --from=1 x y\n", "there is no stage `1` before this one", "2:13"),
         ("FROM base AS a\nRUN --mount=from=a,target=/x y\n", "the stage `a` is not there yet", "2:18"),
         ("FROM base\nENV A=\udcff\n", "ENV holds the byte 0xff, which is not UTF-8", "2:7"),

@@ -126,3 +126,25 @@ def test_what_can_be_read_of_a_broken_file_is_still_checked() -> None:
     checked = examine("FROM scratch AS Upper\nBADCMD\n")
     assert [f.rule.name for f in checked.findings] == ["StageNameCasing"]
     assert "unknown instruction `BADCMD`" in checked.error
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("FROM img:1\nENV A=${V\n", "`${V` is not complete"),
+        ("FROM img:1 AS unused\nCOPY --chmod=u+z a /\nFROM img:1\n", "invalid mode `u+z`"),
+        ("FROM img:1\nRUN --mount=type=${T},target=/x a\n", "unknown mount type"),
+        ("FROM img:1\nCOPY --from=next a /\nFROM img:1 AS next\n", "the stage `next` is not there yet"),
+        ("FROM --platform=${V img:1\n", "`${V` is not complete"),
+        ("FROM here:1\nUSER ${MISSING:?}\n", "`MISSING` is not set"),
+    ],
+)
+def test_what_a_build_would_refuse_is_an_error_of_the_check(text: str, error: str) -> None:
+    checked = examine(text, planned=True, bases={"here:1": Base()})
+    assert checked.error.startswith(error)
+    assert "Dockerfile:" in checked.error
+
+
+def test_what_only_the_base_image_knows_is_no_error_of_the_check() -> None:
+    text = "FROM img:1\nUSER ${MISSING:?}\nRUN --network=host a\nCOPY --from=other:1 /a /a\n"
+    assert examine(text, planned=True).error == ""

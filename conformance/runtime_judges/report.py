@@ -50,10 +50,13 @@ class Verdict:
                 there = f", {self.beside} {failed_there[result.name]}" if result.name in failed_there else ""
                 lines += ["", f"**{result.name}** ({len(result.failed)} failed{there})", ""]
                 lines += [f"- {names}: {why}" for why, names in self._reasons(result.name, result.failed)]
-        skipped = [(r.name, check) for r in self.ours for check in dict.fromkeys(r.skipped)]
+        skipped: dict[str, list[str]] = {}  # what was skipped: the programs that skipped just that
+        for result in self.ours:
+            if result.skipped:
+                skipped.setdefault("; ".join(dict.fromkeys(result.skipped)), []).append(result.name)
         if skipped:
             lines += ["", "Skipped:", ""]
-            lines += [f"- {name}: {'; '.join(c for n, c in skipped if n == name)}" for name in dict(skipped)]
+            lines += [f"- {', '.join(programs)}: {checks}" for checks, programs in skipped.items()]
         return "\n".join(lines)
 
     def _reasons(self, program: str, failed: Sequence[str]) -> list[tuple[str, str]]:

@@ -66,7 +66,7 @@ def _files(part: "dict[str, Any]") -> str:
 
 
 def _findings(answer: "dict[str, Any]", path: str) -> None:
-    name = os.path.basename(path) if path != "-" else "Dockerfile"
+    name = _name(path)
     for found in answer["findings"]:
         print(f"{name}:{found['line']}: {found['rule']}: {found['detail']}")
         if found["fix"]:
@@ -80,13 +80,15 @@ def _findings(answer: "dict[str, Any]", path: str) -> None:
     say(f"{count} found, {certain} with a certain fix (--fix writes them)" if count else "nothing found")
 
 
+def _name(path: str) -> str:
+    return "Dockerfile" if path == "-" else os.path.basename(path)
+
+
 def _write(answer: "dict[str, Any]", path: str) -> None:
     from kestrel.base.files import replace
 
     for found in answer["fixes"]:
-        print(
-            f"fixed {os.path.basename(path) if path != '-' else 'Dockerfile'}:{found['line']}: {found['rule']}: {found['detail']}"
-        )
+        print(f"fixed {_name(path)}:{found['line']}: {found['rule']}: {found['detail']}")
     if not answer["fixes"]:
         return
     if path == "-":

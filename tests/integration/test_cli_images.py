@@ -206,6 +206,8 @@ def test_a_check_mends_what_is_certain_and_shows_what_is_left(platform: Instance
         "fixed Dockerfile:1: StageNameCasing: Stage name 'Base' should be lowercase",
     ]
     assert "Dockerfile:3: PipeWithoutPipefail" in answer.out
+    answer = platform("build", "--check", "--trusted-registry", "ghcr.io", str(tmp_path), code=1)
+    assert "box is from docker.io\n    allowed are ghcr.io\n" in answer.out
     assert "--fix goes with --check" in platform("build", "--fix", str(tmp_path), code=2).err
 
 

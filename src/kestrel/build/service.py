@@ -302,6 +302,7 @@ class Builder:
             args=request.build_args,
             bases=found,
             target=request.target,
+            registries=request.registries,
             named=_named(request),
             planned=True,
         )

@@ -58,7 +58,8 @@ def build(parsed: "Parsed") -> int:
             from kestrel.cli import check
 
             wanted = "fix" if parsed.fix and ask == "check" else ask
-            return check.show(call("build-check", {**request, "ask": wanted}), wanted, parsed)
+            request.update(ask=wanted, registries=parsed.trusted_registry)
+            return check.show(call("build-check", request), wanted, parsed)
     if parsed.fix:
         raise InvalidArgument("--fix goes with --check", hint="kestrel build --check --fix .")
     if parsed.on_error and parsed.on_error != "shell":

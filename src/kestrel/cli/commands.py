@@ -114,6 +114,8 @@ COMMANDS = (
         Option("--verify", "build twice, and name the first file and step that differ"),
         Option("--explain", "say of every step why it ran or was reused"),
         Option("--check", "look for mistakes and bad practice, and build nothing"),
+        Option("--trusted-registry", "with --check: a host that base images may come from", kind="list",
+               metavar="HOST"),
         Option("--fix", "with --check: write the certain fixes into the Dockerfile"),
         Option("--context-report", "say what a build reads of the context and need not, and build nothing"),
         Option("--outline", "print what arguments and secrets a build takes"),

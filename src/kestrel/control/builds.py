@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -99,7 +100,7 @@ class _Client:
 
 async def check(services: Services, request: CheckRequest, _emit: Emit) -> Any:
     """Say what could be said about a Dockerfile without building it."""
-    wanted = _request(request)
+    wanted = replace(_request(request), registries=request.registries)
     if request.ask == "targets":
         return await services.builder.targets(wanted)
     if request.ask == "context_report":

@@ -208,6 +208,7 @@ class CheckRequest(BuildRequest, frozen=True):
     """`kestrel build --check`, `--fix`, `--outline` and `--targets`; `ask` is the option's name."""
 
     ask: str = "check"
+    registries: tuple[str, ...] = ()
 
 
 class BuilderPruneRequest(Request, frozen=True):

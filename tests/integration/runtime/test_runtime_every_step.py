@@ -94,6 +94,8 @@ class World:
 
     async def left(self, group: str) -> list[str]:
         """Return what is left of a life: processes, groups, mounts; what is on its way out may take a while."""
+        if not Path(f"/proc/{self.zygote.pid}/exe").exists():
+            await self.renew()  # who waits with a zygote that has died takes the next request, or goes with the daemon
         found: list[str] = []
         due = time.monotonic() + 3
         while True:

@@ -4,6 +4,7 @@ Both end with `kestrel down --all`, and then the kernel is asked whether anythin
 """
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,9 +32,14 @@ def build_base(kestrel: Instance) -> None:
 
 
 def end(kestrel: Instance) -> None:
-    """Take an instance down as people do, and fail when anything of it is left."""
+    """Take an instance down as people do, and fail when anything of it is left.
+
+    The kernel ends the children of a process a moment after it.
+    """
     kestrel("down", "--all")
-    left = kestrel.traces()
+    soon = time.monotonic() + 3
+    while (left := kestrel.traces()) and time.monotonic() < soon:
+        time.sleep(0.05)
     assert not left, "left behind: " + "\n".join(left)
 
 

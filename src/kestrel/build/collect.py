@@ -115,7 +115,7 @@ def _by_age(each: Held, cost: int, policy: Policy, now: float) -> Judged:
 def directories(place: Path, kind: str, busy: frozenset[Path] = frozenset()) -> Iterator[Held]:
     """Yield what is in a directory of the builder; one is known by its own name, or by the note beside it."""
     for path in sorted(place.iterdir()) if place.is_dir() else ():
-        if path.suffix == NOTE:
+        if path.suffix == NOTE or path.name.startswith("."):  # what is being made, or removed
             continue
         note = path.with_name(path.name + NOTE)
         try:

@@ -31,6 +31,7 @@ from kestrel.build.collect import remember
 from kestrel.build.git import Repositories, check, without_password
 from kestrel.build.remote import Downloads
 from kestrel.build.request import DOCKERFILE, BuildRequest
+from kestrel.build.threads import finished
 from kestrel.dockerfile.gitref import GitRef, parse_git
 
 IMAGE, LAYOUT = "docker-image:", "oci-layout:"
@@ -81,7 +82,7 @@ class Contexts:
             return where.removeprefix(IMAGE).removeprefix("//")
         place, _, digest = where.removeprefix(LAYOUT).removeprefix("//").partition("@")
         with TemporaryFile() as packed:
-            await asyncio.to_thread(_pack, Path(place), packed.fileno())
+            await finished(_pack, Path(place), packed.fileno())
             packed.seek(0)
             found = await self.images.load(packed)
         chosen = [image for image in found if digest in ("", str(image.digest))]

@@ -19,6 +19,7 @@ from pathlib import Path
 from kestrel.base.errors import DataLoss, InvalidArgument, NotFound, Unavailable, nearest
 from kestrel.base.files import private_directory
 from kestrel.base.proc import ProcessFailed, run
+from kestrel.build.threads import finished
 from kestrel.build.tree import Tree
 from kestrel.dockerfile.gitref import GitRef
 
@@ -88,11 +89,11 @@ class Repositories:
             if source.keep_git_dir:
                 await self._settle(source, work)
             else:
-                await asyncio.to_thread(_forget_git, work)
+                await finished(_forget_git, work)
             os.utime(work, (moment, moment))
             work.rename(place)
         finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
+            await finished(shutil.rmtree, work, True)
 
     async def _shallow(self, command: Sequence[str], what: Sequence[str], source: GitRef, ssh: str) -> None:
         """Fetch without history where the server can do that: one that only serves files ("dumb" http) cannot."""
@@ -108,7 +109,7 @@ class Repositories:
         git = work / ".git"
         await self._git(["-C", str(work), "remote", "add", "origin", source.remote], source, "")
         for name in ("logs", "hooks", "branches"):
-            await asyncio.to_thread(shutil.rmtree, git / name, True)
+            await finished(shutil.rmtree, git / name, True)
         for name in ("FETCH_HEAD", "index", "ORIG_HEAD"):
             (git / name).unlink(missing_ok=True)
         await self._git(["-C", str(work), "read-tree", "HEAD"], source, "")

@@ -50,10 +50,14 @@ class Layers:
                 self._snapshots.add_layer(diff_id, tar, kept=kept)
         return True
 
-    def begin(self, layers: Sequence[Digest]) -> tuple[str, Rootfs]:
-        """Return the key and the plan of a fresh writable root."""
-        key = f"{PREFIX}{short(new_id())}"
-        return key, self._snapshots.prepare(key, layers)
+    @staticmethod
+    def key() -> str:
+        """Return a key for a writable root that is to be."""
+        return f"{PREFIX}{short(new_id())}"
+
+    def begin(self, key: str, layers: Sequence[Digest]) -> Rootfs:
+        """Make a fresh writable root, and return its plan."""
+        return self._snapshots.prepare(key, layers)
 
     def view(self, layers: Sequence[Digest]) -> Rootfs:
         """Return the plan of a root that nothing is written to."""
@@ -128,7 +132,7 @@ class Layers:
         return stack.enter_context(Donor(path)) if path.exists() else None
 
     def discard(self, key: str) -> None:
-        """Remove a writable root, whatever is in it."""
+        """Remove a writable root, whatever is in it, if it was made."""
         self._snapshots.remove(key)
 
     def discard_strays(self) -> None:

@@ -26,7 +26,10 @@ from kestrel.build.gather import Gathering
 from kestrel.build.graph import Execute, MountInput
 from kestrel.build.leaks import Needle, Secret, value_of
 from kestrel.build.lower_run import SCRIPT_DIRECTORY
+from kestrel.build.threads import finished
 from kestrel.dockerfile.instructions import Mount
+
+_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +60,25 @@ class Mounts:
 
     def clear(self) -> None:
         """Remove what a killed build left; only to be called when none runs."""
-        for item in self._scratch.iterdir():
+        for item in (*self._scratch.iterdir(), *self._caches.glob(f"{_UNFINISHED}*")):
             shutil.rmtree(item, ignore_errors=True)
 
     def held(self) -> list[Held]:
         """Return the caches, for a collection."""
         return list(directories(self._caches, MOUNT, frozenset(self._busy)))
 
-    def drop(self, path: Path) -> None:
-        """Remove a cache unless a command uses it; called from the event loop, as what uses them is."""
+    async def drop(self, path: Path) -> None:
+        """Remove a cache unless a command uses it."""
         if path not in self._busy and path.exists():
-            doomed = self._scratch / f"old-{path.name}-{os.urandom(4).hex()}"
-            path.rename(doomed)
+            doomed = self._unfinished(path)
+            path.rename(doomed)  # at once: whoever takes a cache does so on this event loop
             remove(path)
-            shutil.rmtree(doomed, ignore_errors=True)
+            await finished(shutil.rmtree, doomed, True)
+
+    @staticmethod
+    def _unfinished(path: Path) -> Path:
+        """Return a name beside a cache for one that is not there yet, or not any more."""
+        return path.with_name(f"{_UNFINISHED}{path.name}-{os.urandom(4).hex()}")
 
     @asynccontextmanager
     async def prepared(
@@ -93,14 +101,14 @@ class Mounts:
         env: dict[str, str] = {}
         agents: list[Agent] = []
         try:
-            await asyncio.to_thread(directory.mkdir, 0o700)
+            directory.mkdir(0o700)
             ready: list[RunMount] = []
             for number, item in enumerate(operation.mounts):
                 place = directory / str(number)
                 if item.mount.type == "bind":
-                    shown = await asyncio.to_thread(show, gatherings[number], item.mount, stack)
+                    shown = await finished(show, gatherings[number], item.mount, stack)
                     if shown is None:
-                        source = await asyncio.to_thread(_materialise, gatherings[number], place, item.mount, epoch)
+                        source = await finished(_materialise, gatherings[number], place, item.mount, epoch)
                         read_only = item.mount.read_only
                         shown = RunMount(target=item.mount.target, source=source, read_only=read_only)
                     ready.append(shown)
@@ -135,7 +143,7 @@ class Mounts:
                 lock.release()
             self._busy.difference_update(taken)
             stack.close()
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, directory, True))
+            await finished(shutil.rmtree, directory, True)
 
     async def _cache(
         self,
@@ -159,29 +167,30 @@ class Mounts:
         if renewed is not None and mount.id not in renewed:
             renewed.add(mount.id)
             if path not in self._busy and path.exists():  # never from under a command of another build
-                doomed = self._scratch / f"old-{path.name}-{os.urandom(4).hex()}"
+                doomed = self._unfinished(path)
                 path.rename(doomed)
-                await asyncio.to_thread(shutil.rmtree, doomed, True)
+                await finished(shutil.rmtree, doomed, True)
         taken.append(path)
         self._busy.add(path)
         remember(path, mount.id)
         if not path.exists():
             await self._begin(path, seed, mount, epoch)
-            os.chown(path, mount.uid or 0, mount.gid or 0)
-            path.chmod(0o755 if mount.mode is None else mount.mode)
         return RunMount(target=mount.target, source=str(path), read_only=mount.read_only)
 
     async def _begin(self, path: Path, seed: Gathering | None, mount: Mount, epoch: int) -> None:
         """Make a cache's directory, with what it begins with; it appears only when it is whole."""
-        if seed is None:
-            path.mkdir()
-            return
-        work = self._scratch / f"seed-{path.name}-{os.urandom(4).hex()}"
+        new = made = self._unfinished(path)
         try:
-            source = await asyncio.to_thread(_materialise, seed, work, mount, epoch)
-            await asyncio.to_thread(shutil.copytree, source, path, symlinks=True)
+            if seed is None:
+                new.mkdir()
+            else:
+                made = Path(await finished(_materialise, seed, new, mount, epoch))
+            os.chown(made, mount.uid or 0, mount.gid or 0)
+            made.chmod(0o755 if mount.mode is None else mount.mode)
+            if not path.exists():  # another command may have been quicker
+                made.rename(path)
         finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
+            await finished(shutil.rmtree, new, True)
 
 
 async def _agent(mount: Mount, given: Mapping[str, Path], place: Path) -> Agent | None:

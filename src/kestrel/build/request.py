@@ -36,8 +36,8 @@ class BuildRequest:
     and addresses that RUN finds in /etc/hosts, `hostname` is what its own host is called, `limits` what each RUN may
     use; these alone do not count for the cache. `secrets` maps ids to files, or to the values themselves, `ssh` ids to
     sockets of agents. With `host_users` every RUN has the host's users, as those have anyway that come after a user
-    above 65535. `registries` are the hosts that base images may come from, for `Builder.check`; none are all. `no_cache`
-    runs every step anew, `no_cache_stages` those of some stages.
+    above 65535. `no_cache` runs every step anew, `no_cache_stages` those of some stages. `registries` are the hosts
+    that base images may come from, for `Builder.check`; none are all.
     """
 
     context: Path | str

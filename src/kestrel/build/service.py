@@ -67,6 +67,7 @@ from kestrel.build.request import (
 )
 from kestrel.build.scope import Scope, platform_args
 from kestrel.build.solver import Solver, StepResult, Tools
+from kestrel.build.threads import finished
 from kestrel.build.verify import Difference, first_difference
 from kestrel.build.work import Worker
 from kestrel.content import Store
@@ -227,7 +228,7 @@ class Builder:
         freed = await self._images.release(blobs, [Digest(each.layer) for each in steps if each.layer])
         for each in doomed:
             if each.kind == MOUNT:
-                await asyncio.to_thread(self._tools.worker.mounts.drop, Path(each.key))
+                await self._tools.worker.mounts.drop(Path(each.key))
             elif each.kind != STEP:
                 await asyncio.to_thread(remove, Path(each.key))
         freed += sum(each.size for each in doomed if each.kind != STEP)
@@ -428,7 +429,7 @@ class Builder:
                     )
             elif output.type in ("tar", "local"):
                 view = self._tools.layers.view(assembled.layers) if assembled.layers else None
-                await asyncio.to_thread(write_files, view, output, plan.target.epoch * 1_000_000_000)
+                await finished(write_files, view, output, plan.target.epoch * 1_000_000_000)
 
 
 def _named(request: BuildRequest) -> Named:

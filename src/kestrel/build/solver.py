@@ -44,6 +44,7 @@ from kestrel.build.leaks import Needle, Scan, Secret, SecretLeaked
 from kestrel.build.mounts import Given
 from kestrel.build.ownership import beyond_range, parse_mode
 from kestrel.build.remote import Downloads
+from kestrel.build.threads import finished
 from kestrel.build.tree import Tree
 from kestrel.build.work import Worker
 from kestrel.dockerfile.errors import DockerfileError
@@ -177,7 +178,7 @@ class Solver:
 
     async def _reuse_or_run(self, step: Step, position: int, gatherings: dict[int, Gathering]) -> StepResult:
         tools = self.tools
-        inputs = await asyncio.to_thread(self._inputs, step, gatherings)
+        inputs = await finished(self._inputs, step, gatherings)
         key = key_of(inputs)
         record = None if self._anew(step) else tools.cache.lookup(key)
         gone = record is not None and not await asyncio.to_thread(tools.layers.usable, record.layer)

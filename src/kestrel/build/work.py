@@ -5,11 +5,10 @@ Whatever happens, the writable root is gone when this returns: it has become a l
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ParamSpec, TypeVar
 
 from kestrel.archive.apply import Form, apply
 from kestrel.base.errors import FailedPrecondition, InvalidArgument
@@ -29,14 +28,13 @@ from kestrel.build.leaks import Needle, Scan
 from kestrel.build.mounts import Given, Mounts
 from kestrel.build.ownership import find_owner, numeric_owner, parse_mode
 from kestrel.build.shown import shown
+from kestrel.build.threads import finished
 from kestrel.build.tree import FILE, Reader, Source, Tree
 from kestrel.dockerfile.errors import excerpt
 from kestrel.linux import mounts as kernel_mounts
 from kestrel.linux.rootfs import Rootfs
 from kestrel.oci.digest import Digest
 
-P = ParamSpec("P")
-R = TypeVar("R")
 _TAIL = 10
 _CODES = {
     126: "the command is there but cannot be executed",
@@ -80,19 +78,20 @@ class Worker:
         while everything of a RUN that failed still stands; `scan` gets the keys of a layer that is written directly.
         """
         if isinstance(step.operation, CopyFiles):
-            layer = await _finished(self._copy_directly, step, below, gatherings, given.wanted, earlier, scan)
+            layer = await finished(self._copy_directly, step, below, gatherings, given.wanted, earlier, scan)
             if layer is not None:
                 return layer
-        key, rootfs = await asyncio.to_thread(self.layers.begin, below)
+        key = self.layers.key()
         try:
+            rootfs = await finished(self.layers.begin, key, below)
             users = range(0)
             if isinstance(step.operation, Execute):
                 users = await self._run(step, step.operation, rootfs, gatherings, given, emit, on_failure)
             elif isinstance(step.operation, CopyFiles):
-                await _finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
+                await finished(copy_files, step.operation, rootfs, gatherings, step.epoch)
             else:
-                await _finished(_make_directory, step.operation, rootfs, step.epoch)
-            return await _finished(self.layers.commit, key, rootfs, step.epoch, given.wanted, users)
+                await finished(_make_directory, step.operation, rootfs, step.epoch)
+            return await finished(self.layers.commit, key, rootfs, step.epoch, given.wanted, users)
         finally:
             await asyncio.shield(asyncio.to_thread(self.layers.discard, key))
 
@@ -145,8 +144,8 @@ class Worker:
         show = partial(shown, epoch=step.epoch, layers=self.layers, cache=self.cache)
         prepared = self.mounts.prepared(name, operation, gatherings, given, step.epoch, show)
         async with prepared as (mounts, secret_env):
-            await asyncio.to_thread(leftovers.check, rootfs, mounts)
-            places = await asyncio.to_thread(leftovers.absent, rootfs, [mount.target for mount in mounts])
+            await finished(leftovers.check, rootfs, mounts)
+            places = await finished(leftovers.absent, rootfs, [mount.target for mount in mounts])
             run = Run(
                 id=name,
                 rootfs=rootfs,
@@ -175,20 +174,8 @@ class Worker:
                     )
                     await on_failure(failed)
                 raise error
-        await asyncio.to_thread(leftovers.remove, rootfs, places, ran.users)
+        await finished(leftovers.remove, rootfs, places, ran.users)
         return ran.users
-
-
-async def _finished(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a blocking function in a thread, to its end even when cancelled: a root must be still when it is removed."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # seen: the cancellation is what counts
-        raise
 
 
 def run_failed(step: Step, code: int, tail: Sequence[str], *, own_users: bool = False) -> RunFailed:

@@ -103,9 +103,17 @@ class Executor:
         """Fork, enter, and give its streams; there are no terminals here."""
         _ = tty
         self.count += 1
+        reader, writer = os.pipe()
+        stream = asyncio.StreamReader()
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", 0)
+            )
+        except BaseException:
+            os.close(writer)
+            raise
         place = self.scratch / run.id
         place.mkdir()
-        reader, writer = os.pipe()
         stdin, sink = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -115,17 +123,15 @@ class Executor:
             self._child(run, place, writer)
         os.close(writer)
         os.close(stdin)
-        stream = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reader, "rb", 0)
-        )
         process = Forked(pid, stream, sink)
         try:
             yield process
         finally:
-            await process.end()
-            transport.close()
-            place.rmdir()
+            try:
+                await process.end()
+            finally:
+                transport.close()
+                place.rmdir()
 
     def _child(self, run: Run, place: Path, writer: int) -> None:
         try:

@@ -106,6 +106,7 @@ def test_outputs_that_cannot_be_meant_are_refused(text: str) -> None:
         ({"network": "nome"}, "unknown network `nome`"),
         ({"outputs": ("type=tar,dest=/dev/null/x.tar",)}, "/dev/null is not a directory to write into"),
         ({"outputs": ("type=oci,dest=/tmp",)}, "the output /tmp is a directory"),
+        ({"outputs": ("type=tar,dest=/dev/zero",)}, "the output /dev/zero is no file that can be replaced"),
         ({"outputs": ("/dev/null",)}, "the output /dev/null is a file"),
     ],
 )

@@ -36,6 +36,8 @@ def _check_output(output: Output) -> None:
         raise InvalidArgument(f"the output {place} is a file, and has to be a directory", hint="choose another name")
     if output.type != "local" and place.is_dir():
         raise InvalidArgument(f"the output {place} is a directory", hint=f"name a file, such as {place / 'image.tar'}")
+    if output.type != "local" and os.path.lexists(place) and not place.is_file():
+        raise InvalidArgument(f"the output {place} is no file that can be replaced", hint="name one of your own")
 
 
 def check_configuration(plan: Plan, source: Source, wanted: tuple[Needle, ...]) -> None:

@@ -48,9 +48,7 @@ def build(parsed: "Parsed") -> int:
         "ssh": [_agent(text) for text in parsed.ssh],
         "contexts": [_directory(text) for text in parsed.build_context],
         "labels": parsed.label,
-        "outputs": [
-            _absolute(text, "dest", "destination") if "=" in text else os.path.abspath(text) for text in parsed.output
-        ],
+        "outputs": [_output(text) for text in parsed.output],
         "verify": parsed.verify,
     }
     for ask in ("check", "outline", "targets", "context_report"):
@@ -176,6 +174,12 @@ def _secrets(texts: "list[str]") -> "dict[str, dict[str, str]]":
 def _epoch() -> "list[str]":
     """Hand on the time that whoever calls us has set for everything (https://reproducible-builds.org/specs)."""
     return [f"SOURCE_DATE_EPOCH={os.environ['SOURCE_DATE_EPOCH']}"] if os.environ.get("SOURCE_DATE_EPOCH") else []
+
+
+def _output(text: str) -> str:
+    if text == "-" or "dest=-" in text.split(","):
+        raise InvalidArgument("a build cannot be written to our output", hint="write type=tar,dest=FILE")
+    return _absolute(text, "dest", "destination") if "=" in text else os.path.abspath(text)
 
 
 def _agent(text: str) -> str:

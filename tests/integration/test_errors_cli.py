@@ -344,3 +344,11 @@ def test_names_of_files_that_are_no_text_are_shown_and_copied(platform: Instance
     says(
         platform("build", "-q", str(tmp_path), code=2), "RUN holds the byte 0xff, which is not UTF-8", "Dockerfile:2:10"
     )
+
+
+@pytest.mark.parametrize("number", [3, 126, 127])
+def test_a_build_whose_command_fails_ends_with_1_whatever_the_command_s_code(
+    platform: Instance, tmp_path: Path, number: int
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM box\nRUN exit {number}\n")
+    assert f"failed with exit code {number}" in platform("build", str(tmp_path), code=1).err

@@ -25,9 +25,9 @@ def exit_code(error: KestrelError) -> int:
     """Map as docker's CLI does (docker/cli cli/command/container/run.go).
 
     127 and 126 when a program was not found or cannot be executed, which the runtime says itself; 125 when `run` failed
-    before that.
+    before that. How a RUN of a Dockerfile ended is told in words: a build fails with 1, as docker's does.
     """
-    for code in (NOT_FOUND, NOT_EXECUTABLE):
+    for code in (NOT_FOUND, NOT_EXECUTABLE) if "line" not in error.context else ():
         if error.context.get("exit_code") == code:
             return code
     if error.context.get("stage") in ("run", "start"):

@@ -73,8 +73,8 @@ def _read(path: str) -> "dict[str, Entry]":
             found: dict[str, Entry] = marshal.loads(memoryview(content)[len(MAGIC_NUMBER) :])
             if all(_stamp(source) == stamp for source, _, stamp, _ in found.values()):
                 return found
-    except OSError:
-        pass  # there is none, or a source has gone
+    except (OSError, EOFError, ValueError, TypeError):
+        pass  # there is none, or a source has gone, or a machine that lost its power has kept a part of it
     return {}
 
 

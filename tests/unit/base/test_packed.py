@@ -58,11 +58,14 @@ def test_a_removed_source_is_gone_though_its_code_is_there(wings: Path) -> None:
         loaded(wings)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0", b"not of this interpreter"])
+MAGIC = importlib.util.MAGIC_NUMBER
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0", b"not of this interpreter", MAGIC, MAGIC + b"{\xe1", MAGIC + b"?"])
 def test_what_is_no_pack_is_replaced(wings: Path, content: bytes) -> None:
     (wings.parent / "pack").write_bytes(content)
     assert loaded(wings) == ("one", "SourceFileLoader")
-    assert (wings.parent / "pack").read_bytes().startswith(importlib.util.MAGIC_NUMBER)
+    assert (wings.parent / "pack").read_bytes().startswith(MAGIC)
     assert loaded(wings) == ("one", "Pack")
 
 

@@ -107,7 +107,7 @@ def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
 
 
 def _judge(source: Path, runtime: str, name: str) -> Result:
-    with apart.place("test[-_].*") as scratch:
+    with apart.place(r"test([-_].*)?") as scratch:
         program = [*SHARED, sys.executable, str(PROGRAM), str(source / "tests" / f"{name}.py")]
         program += [f"{test}={why}" for test, why in LEFT_OUT.get(name, {}).items()]
         environment = {

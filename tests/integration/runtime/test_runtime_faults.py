@@ -74,8 +74,11 @@ async def test_a_shim_killed_while_a_container_starts_takes_it_along(box: Any, d
         async with asyncio.timeout(10):
             await box.start("c", box.spec("sleep", "60"))
             await killer
+            await box.shim.gone.wait()
             await box.shim.states()
     await killer
+    async with asyncio.timeout(10):
+        await box.shim.gone.wait()  # the keeper was killed, and the shim a moment after it
     group = cgroups.detect().group(box.cgroup)
     # a child that was cloned but had not yet joined its group finds its channel closed; all others die with the shim
     await box.until(lambda: group.pids() == [])

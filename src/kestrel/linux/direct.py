@@ -12,7 +12,9 @@ from kestrel.linux import abi, signals
 
 _LIBC = dlopen(None, 0)  # type: ignore[arg-type] # None is this program, which has libc
 _PRCTL, _SYSCALL = dlsym(_LIBC, "prctl"), dlsym(_LIBC, "syscall")
-_SHARING_FILES = struct.pack("8Q", abi.CLONE_FILES, 0, 0, 0, signals.SIGCHLD, 0, 0, 0)  # struct clone_args
+_FORK, _FORK_WITH_FILES = (
+    struct.pack("8Q", flags, 0, 0, 0, signals.SIGCHLD, 0, 0, 0) for flags in (0, abi.CLONE_FILES)
+)
 
 
 def prctl(option: int, value: int | bytes) -> None:
@@ -20,14 +22,19 @@ def prctl(option: int, value: int | bytes) -> None:
     call_function(_PRCTL, (option, value, 0, 0, 0))
 
 
-def fork_with_files() -> int:
-    """Fork; parent and child have one table of descriptors (CLONE_FILES in `man 2 clone3`). Raises OSError.
+def fork(*, files: bool = False) -> int:
+    """Fork, and nothing more; with `files` both have one table of descriptors (`man 2 clone3`). Raises OSError.
 
-    The interpreter's lock is let go of around the call, so there must be no other thread to take it.
+    The interpreter's lock is let go of around the call, so there must be no other thread to take it. A child that is to
+    do more than its parent does calls `after_fork` first.
     """
-    pid: int = call_function(_SYSCALL, (abi.NR_CLONE3, _SHARING_FILES, len(_SHARING_FILES)))
+    arguments = _FORK_WITH_FILES if files else _FORK  # struct clone_args
+    pid: int = call_function(_SYSCALL, (abi.NR_CLONE3, arguments, 64))
     if pid < 0:
         raise OSError("no process could be made")
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()  # as `os.fork` does
     return pid
+
+
+def after_fork() -> None:
+    """Do what `os.fork` does in a child: the interpreter forgets signals and locks of the parent."""
+    ctypes.pythonapi.PyOS_AfterFork_Child()

@@ -80,7 +80,7 @@ def main(work: Callable[[Line], NoReturn]) -> NoReturn:
     notes, bed, keeper = os.memfd_create("notes", os.MFD_CLOEXEC), os.dup(0), os.getpid()
     while True:
         try:
-            shim = direct.fork_with_files()
+            shim = direct.fork(files=True)
         except OSError:  # no process can be made now; what stirs will wait
             time.sleep(AGAIN)
             continue
@@ -97,7 +97,8 @@ def main(work: Callable[[Line], NoReturn]) -> NoReturn:
 
 
 def _be_child(keeper: int) -> None:
-    """Die with the keeper."""
+    """Be a process that does more, and dies with the keeper."""
+    direct.after_fork()
     direct.prctl(abi.PR_SET_PDEATHSIG, signals.SIGKILL)
     if os.getppid() != keeper:
         os._exit(ENDS)  # it had died before that was asked for

@@ -22,9 +22,7 @@ import sys
 import time
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux import abi, sealed, seccomp, signals, sockets, syscalls, user_namespaces
-from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
-from kestrel.oci.runtime_seccomp import seccomp_for
+from kestrel.linux import abi, direct, sealed, seccomp, signals, sockets, syscalls, user_namespaces
 from kestrel.runtime import channel, keeper, users
 from kestrel.runtime.messages import SandboxRequest, error_to_json, from_json
 
@@ -93,7 +91,7 @@ def main(arguments: list[str]) -> NoReturn:
     while True:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
-            if os.fork() == 0:
+            if direct.fork() == 0:
                 os.close(reader)
                 _keep(sock, writer, cache)
         except OSError:
@@ -163,6 +161,9 @@ def _compile_ahead(cache: str) -> None:
     """Compile the default seccomp profile in a child while nobody waits for it."""
     if os.fork():
         return
+    from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
+    from kestrel.oci.runtime_seccomp import seccomp_for
+
     code = 1
     try:
         seccomp.program(dict(seccomp_for(DEFAULT_CAPABILITIES)), cache)

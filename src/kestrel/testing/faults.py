@@ -55,7 +55,7 @@ CALLS = {
         "unshare setns prctl capset capget filesystem_type sethostname setdomainname seccomp_filter "
         "join_session_keyring bpf clone3 set_filesystem_ids default_signals"
     ).split(),
-    "kestrel.linux.direct": ["fork_with_files", "prctl"],
+    "kestrel.linux.direct": ["fork", "prctl"],
     "builtins": ["open"],
     "kestrel.runtime.channel": ["send_some", "receive"],
 }
@@ -64,7 +64,7 @@ UNFAILING = {"close", "close_range", "umask", "setsid", "capget", "kill", "waitp
 """Calls that do not fail for a reason from outside, or whose failure is the death of a peer, which is tried as such."""
 CHILDREN = {
     ("zygote", "fork"): "keeper",
-    ("keeper", "fork_with_files"): "shim",
+    ("keeper", "fork"): "shim",
     ("shim", "clone3"): "init",
     ("shell", "fork"): "command",
 }
@@ -158,7 +158,7 @@ class Counter:
         def step_and_call(*arguments: Any, **named: Any) -> Any:
             self.step(name)
             given = call(*arguments, **named)
-            if ("fork" in name and given == 0) or (name == "clone3" and given[0] == 0):
+            if (name == "fork" and given == 0) or (name == "clone3" and given[0] == 0):
                 self.become(self._child(name, arguments))
             return given
 

@@ -138,6 +138,8 @@ class World:
             if role == "zygote":
                 await self.renew()
             problems = await self.live()
+            if role == "zygote" and not self.faults.happened:
+                problems += await self.live()  # it does the same again for the next sandbox
             happened += bool(self.faults.happened)
             wrong += [f"{self.faults.happened}: {problem}" for problem in problems]
         self.faults.disarm()

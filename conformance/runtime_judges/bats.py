@@ -32,6 +32,8 @@ REASONS = (
     ("exec", "--debug", _WORDS),
     ("hooks_so", "", ("its createContainer hook wants to be run in the container's root; ours are run in the bundle, "
      "where the image decides nothing for them (CVE-2025-23266)")),
+    ("mounts_propagation_unsafe", "rootfsPropagation slave", ("its own set-up fails before a runtime is called, at "
+     "times: a mount namespace can be bound only in an older one (mnt_ns_loop in the kernel)")),
     ("mounts_sshfs", "", ("binds keep the flags of their source unless an option takes one away, and are made by "
      "the host's root, which may; newer runc sets what is named and no more, with the container's rights")),
     ("mounts_recursive", "r*atime", "it wants options of a filesystem behind those of the mount; here it has none"),

@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks import builds, containers, images, platform, pods, registry, runtime, soak
 from benchmarks.bed import Bed, Names, remove, settings
 from benchmarks.measure import Row, busy, machine, table
-from kestrel.linux import cgroups
+from kestrel.testing.holdings import remove_group
 
 SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
     "ready": platform.ready,
@@ -182,10 +182,8 @@ def _plain(rows: Sequence[Row], load: Sequence[float]) -> dict[str, object]:
 
 def _clear_away(directory: Path, names: Names) -> None:
     for group in names.all():
-        try:
-            cgroups.destroy(group)
-        except OSError as error:
-            print(f"the control group {group} stays: {error}", file=sys.stderr)
+        if not remove_group(group):
+            print(f"the control group {group} stays, since somebody lives in it", file=sys.stderr)
     remove(directory)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.bed import Bed
 from benchmarks.measure import Row, command, output, pss, rounds
+from kestrel.testing.instance import children, parent
 
 PAUSE = 0.1  # seconds between two measurements, so that nobody pays for what the one before is still removing
 BACK_TO_BACK = 10
@@ -96,9 +97,8 @@ def memory(bed: Bed) -> Iterator[Row]:
 def beside(bed: Bed, container: str) -> float:
     """Return the PSS of Kestrel's processes for a container: its first one's parent, and the shim if there is one."""
     first = json.loads(output([str(bed.kestrel), "inspect", container]))[0]["pid"]
-    keeper = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
-    children = map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split())
-    shims = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "kestrel-shim\n"]
+    keeper = parent(first)
+    shims = [pid for pid in children(keeper) if Path(f"/proc/{pid}/comm").read_text() == "kestrel-shim\n"]
     return pss(keeper) + sum(map(pss, shims))
 
 

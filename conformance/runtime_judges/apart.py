@@ -7,15 +7,16 @@ on their PATH: commands of which this machine may have less than they use.
 """
 
 import os
-import re
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from kestrel.linux import cgroups
+from kestrel.testing.holdings import groups_called, remove_group
+from kestrel.testing.instance import children
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 
@@ -32,18 +33,21 @@ def run(words: Sequence[str], directory: Path, environment: Mapping[str, str], s
     reader, writer = os.pipe()  # input that does not end: at its end `script` would type into the terminal
     settings = {**os.environ, **environment, "TMPDIR": str(directory)}
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             line,
             cwd=directory,
             env={**settings, "PATH": f"{STAND_INS}:{settings['PATH']}"},
             stdin=reader,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=seconds,
-        )
-        return done.returncode, done.stdout.decode(errors="replace")
-    except subprocess.TimeoutExpired as expired:
-        return 124, (expired.stdout or b"").decode(errors="replace")
+        ) as started:
+            try:
+                said, code = started.communicate(timeout=seconds)[0], started.returncode
+            except subprocess.TimeoutExpired:
+                for child in children(started.pid):  # not `script`, whose end the namespaces' makers would not notice
+                    os.kill(child, signal.SIGKILL)
+                said, code = started.communicate()[0], 124
+            return code, said.decode(errors="replace")
     finally:
         os.close(reader)
         os.close(writer)
@@ -51,18 +55,12 @@ def run(words: Sequence[str], directory: Path, environment: Mapping[str, str], s
 
 @contextmanager
 def place(names: str) -> Iterator[Path]:
-    """Give a directory to run in, and take away what is left: it, and new control groups at the top with such names."""
-    before = _groups(names)
+    """Give a directory to run in, and take away what is left: it, and new control groups with such names."""
+    before = groups_called(names)
     with tempfile.TemporaryDirectory(prefix="conformance-", dir="/var/tmp", ignore_cleanup_errors=True) as scratch:
         os.chmod(scratch, 0o755)  # users of containers have to pass
         try:
             yield Path(scratch)
         finally:
-            for group in _groups(names) - before:
-                with suppress(OSError):  # what lives in one now is somebody else's: all of ours is dead
-                    cgroups.remove(group)
-
-
-def _groups(names: str) -> set[str]:
-    top = {path for directory in Path(cgroups.ROOT).iterdir() for path in (directory, *directory.glob("*"))}
-    return {path.name for path in top if re.fullmatch(names, path.name)}
+            for group in groups_called(names) - before:
+                remove_group(group)

@@ -277,14 +277,14 @@ def alive(pid: int) -> bool:
 
 def zygotes(pid: int) -> set[int]:
     """Return a zygote and who waits with it: the next keeper, its shim, and what holds namespaces for that."""
-    found, generation = {pid}, _children(pid)[-1:]
+    found, generation = {pid}, children(pid)[-1:]
     while generation:
         found |= set(generation)
-        generation = [child for one in generation for child in _children(one)]
+        generation = [child for one in generation for child in children(one)]
     return found
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """Return the children of a process with one thread, the youngest last."""
     return [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
 

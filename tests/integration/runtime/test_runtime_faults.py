@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from kestrel.base.errors import KestrelError, Unavailable
 from kestrel.linux import cgroups
 from kestrel.runtime.state import read_exit
+from kestrel.testing.instance import children
 
 pytestmark = [
     pytest.mark.root,
@@ -18,14 +18,6 @@ pytestmark = [
 ]
 
 MOMENTS = [0.0, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.006, 0.008]
-
-
-def children(pid: int) -> list[int]:
-    """Return the children of a process with one thread."""
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 async def kill_when_it_appears(keeper: int, known: set[int], delay: float) -> None:

@@ -23,6 +23,7 @@ from kestrel.linux import user_namespaces
 from kestrel.linux.rootfs import Lower
 from kestrel.oci.config import ContainerDefaults
 from kestrel.snapshots import missing
+from kestrel.testing.instance import children
 
 pytestmark = pytest.mark.root
 
@@ -211,8 +212,7 @@ async def test_many_starts_leave_no_namespace_and_no_zombie_behind(box: Any) -> 
     await asyncio.sleep(0)
     open_now = [os.readlink(f"/proc/{box.shim.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{box.shim.pid}/fd")]
     assert len([target for target in open_now if target.startswith("user:")]) == 1
-    children = Path(f"/proc/{box.shim.pid}/task/{box.shim.pid}/children").read_text().split()
-    assert len(children) == 1  # the shim is its keeper's
+    assert len(children(box.shim.pid)) == 1  # the shim is its keeper's
 
 
 async def test_a_shadowed_upper_is_still_private_to_the_range(box: Any) -> None:

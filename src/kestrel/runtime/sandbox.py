@@ -14,6 +14,7 @@ from kestrel.linux.mounts import opened
 from kestrel.runtime import names, validate
 from kestrel.runtime.messages import SandboxRequest
 from kestrel.runtime.place import Place
+from kestrel.runtime.plan import KINDS
 from kestrel.runtime.process import set_oom_score
 from kestrel.runtime.users import Ids, ranges
 
@@ -29,7 +30,7 @@ OOM_SCORE = -900
 
 def owned(request: SandboxRequest) -> frozenset[str]:
     """Return the types of namespace that are the sandbox's own."""
-    kinds = {"uts"} if request.hostname or not request.host_network else set()
+    kinds = {"uts"} if request.hostname or request.domainname or not request.host_network else set()
     if not request.host_network:
         kinds.add("network")
     if not request.host_ipc:
@@ -39,11 +40,8 @@ def owned(request: SandboxRequest) -> frozenset[str]:
 
 def make_namespaces(request: SandboxRequest, spare: Spare | None) -> dict[Ids, int]:
     """Take the sandbox's namespaces; returns its user namespace, if it has one."""
-    new = (
-        (0 if request.host_network else abi.CLONE_NEWNET)
-        | (0 if request.host_ipc else abi.CLONE_NEWIPC)
-        | (0 if request.host_network and not request.hostname else abi.CLONE_NEWUTS)
-    )
+    own = owned(request)
+    new = sum(KINDS[kind] for kind in own)
     found = {}
     if request.uid_mappings:
         ids = ranges(request.uid_mappings, request.gid_mappings, "sandbox")
@@ -55,7 +53,6 @@ def make_namespaces(request: SandboxRequest, spare: Spare | None) -> dict[Ids, i
         names.RaiseLoopback().execute(Place())
     if request.hostname or request.domainname:
         names.SetNames(request.hostname, request.domainname).execute(Place())
-    own = owned(request)
     for name, value in request.sysctls.items():
         validate.sysctl(name, value, own)
     names.write_sysctls(request.sysctls)

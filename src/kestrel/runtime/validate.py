@@ -34,6 +34,12 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
         raise InvalidArgument(f"ociVersion {version!r} is not a 1.x version of the runtime specification")
     linux = spec.get("linux") or {}
     own = _namespaces(linux) | sandbox
+    for member in ("hostname", "domainname"):
+        if spec.get(member) and "uts" not in own:
+            raise InvalidArgument(
+                f"unable to set {member} without a private UTS namespace",
+                hint="add `uts` to linux.namespaces; the host would be renamed",
+            )
     for entry in spec.get("mounts") or ():
         if not isinstance(entry.get("destination"), str) or not entry["destination"]:
             raise InvalidArgument("a mount has no destination")

@@ -4,8 +4,9 @@ from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_spec
-from kestrel.runtime import devices, names, plan
+from kestrel.runtime import devices, names, plan, sandbox
 from kestrel.runtime import operations as op
+from kestrel.runtime.messages import SandboxRequest
 
 ROOT = Rootfs(lowers=(Lower(path="/layers/a"),), upper="/u", work="/w")
 
@@ -213,3 +214,17 @@ def test_a_filesystem_in_memory_is_closed_when_all_is_in_it() -> None:
     assert op.CloseFilesystem("/dev") in operations
     last = max(i for i, kind in enumerate(kinds) if kind is devices.MakeDevice)
     assert operations.index(op.CloseFilesystem("/dev")) > last
+
+
+@pytest.mark.parametrize("member", ["hostname", "domainname"])
+def test_the_host_is_not_renamed(member: str) -> None:
+    spec = {**default_spec(["true"], namespaces=("pid", "mount")), member: "other"}
+    with pytest.raises(InvalidArgument, match=f"unable to set {member} without a private UTS namespace"):
+        plan.build(spec)
+    spec["linux"]["namespaces"].append({"type": "uts"})
+    assert any("name to other" in operation.describe() for operation in plan.build(spec).operations)
+
+
+def test_a_sandbox_with_a_name_has_a_namespace_for_it() -> None:
+    named = SandboxRequest(id="box", directory="/x", host_network=True, domainname="other")
+    assert sandbox.owned(named) == {"uts", "ipc"}

@@ -1,9 +1,10 @@
 """Running programs of other projects so that what they leave ends with them.
 
 They get a mount and a PID namespace of their own, whose end kills whatever still runs, a network namespace with `lo`
-alone, a directory for what they write, and a terminal, which runtimes want of a container in the foreground. Control
-groups have no namespace that would hold them: those whose names are a suite's own are removed. `STAND_INS` come first
-on their PATH: commands of which this machine may have less than they use.
+alone, a UTS namespace, since some rename the host, a directory for what they write, and a terminal, which runtimes
+want of a container in the foreground. Control groups have no namespace that would hold them: those whose names are a
+suite's own are removed. `STAND_INS` come first on their PATH: commands of which this machine may have less than they
+use.
 """
 
 import os
@@ -21,7 +22,8 @@ from kestrel.testing.instance import children
 STAND_INS = Path(__file__).parent / "stand_ins"
 
 NAMESPACES = [
-    *("unshare", "--mount", "--propagation=private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("unshare", "--mount", "--propagation=private", "--net", "--uts", "--pid", "--fork", "--kill-child"),
+    "--mount-proc",
     # The first process of the namespace reaps what containers leave behind.
     *("sh", "-c", 'ip link set lo up && "$@"; exit $?', "sh"),
 ]

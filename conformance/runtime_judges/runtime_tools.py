@@ -100,7 +100,7 @@ def run(source: Path, runtime: str, only: Sequence[str]) -> Iterator[Result]:
 def _judge(source: Path, runtime: str, name: str, scratch: Path) -> Result:
     try:
         done = subprocess.run(
-            ["unshare", "--mount", "--propagation=private", f"validation/{name}/{name}.t"],
+            ["unshare", "--mount", "--uts", "--propagation=private", f"validation/{name}/{name}.t"],
             cwd=source,
             env={**os.environ, "RUNTIME": runtime, "TMPDIR": str(scratch)},
             capture_output=True,

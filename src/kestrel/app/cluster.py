@@ -1,9 +1,10 @@
 """The cluster's parts over a node: object store, API server, controllers, scheduler, kubelet, and the door to them."""
 
 import asyncio
+import os
 from base64 import b64encode
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,28 @@ class Cluster:
         await self.kubelet.release_mounts()
 
 
+def node_name(given: str, directory: Path, host: str = "") -> str:
+    """Return what the node is called: as it is given, else as its host was when it first had a name.
+
+    The name is kept in `directory`. Hosts are renamed, by their network even; under a new name this node would be
+    another one, and its pods those of one that never comes back.
+    """
+    if given:
+        return given
+    kept = directory / "node"
+    try:
+        return kept.read_text().strip()
+    except FileNotFoundError:
+        name = (host or os.uname().nodename).lower()
+        files.private_directory(directory)
+        files.replace(kept, f"{name}\n".encode())
+        return name
+
+
 async def open_cluster(settings: Settings, node: Node, authority: Authority, stack: AsyncExitStack) -> Cluster:
     """Start store, API server and kubelet, then serve; `stack` takes it down again in reverse order."""
     directory = settings.root / "kubernetes"
+    settings = replace(settings, node=await asyncio.to_thread(node_name, settings.node, directory))
     store = SqliteStore(node.database, volatile=VOLATILE)
     stack.push_async_callback(store.close)
     signer = await asyncio.to_thread(TokenSigner.load_or_create, directory / "service-accounts.json")

@@ -216,6 +216,7 @@ def test_a_step_after_a_user_beyond_the_range_works_with_his_files(
     (tmp_path / "Dockerfile").write_text(f"FROM box\n{line}\nRUN chmod 640 /f && stat -c %u:%g:%a /f\n")
     answer = platform("build", "--no-cache", str(tmp_path))
     assert "70000:80000:640" in answer.err
+    assert "has the host's users: the Dockerfile names one" in answer.err
 
 
 def test_a_step_that_makes_a_user_beyond_the_range_is_told_how(platform: Instance, tmp_path: Path) -> None:

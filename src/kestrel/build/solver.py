@@ -240,6 +240,9 @@ class Solver:
             scan = (
                 None if before is None and earlier is not None else Scan(frozenset(path for _, path, _ in before or ()))
             )
+            if isinstance(step.operation, Execute) and step in self._beyond and not self.host_users:
+                text = f"{step.id} has the host's users: the Dockerfile names one that no range of a sandbox holds"
+                tell(Warned(text=text))
             for gathering in gatherings.values():
                 gathering.hold()
             try:

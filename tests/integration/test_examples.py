@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,17 @@ def test_an_image_is_built_from_python_and_a_daemon_finds_it(tmp_path: Path) -> 
     context.mkdir()
     (context / "hello").write_text("hello")
     (context / "unused").write_text("x")
-    (context / "Dockerfile").write_text("FROM scratch\nARG VERSION\nLABEL version=$VERSION\nCOPY hello /\n")
+    shutil.copy("/bin/busybox", context)
+    (context / "Dockerfile").write_text(
+        'FROM scratch\nARG VERSION\nLABEL version=$VERSION\nCOPY hello /\nCOPY busybox /\nRUN ["/busybox", "true"]\n'
+    )
     with Instance.make() as kestrel:
         run = [sys.executable, str(EXAMPLES / "build/build.py"), str(context)]
         first, second = (subprocess.run(run, env=kestrel.environment, text=True, capture_output=True) for _ in "12")
         assert first.returncode == 0, first.stderr
         assert "COPY hello /: ran, first build of this step" in first.stdout
-        assert "1 files of the context were read" in first.stdout
+        assert kestrel.traces(files=False) == []
+        assert "2 files of the context were read" in first.stdout
         assert "COPY hello /: reused, nothing it depends on changed" in second.stdout
         image = re.findall(r"sha256:[0-9a-f]{64}$", first.stdout.strip())[0]
         assert kestrel.inspect("from-python:1")["id"] == image

@@ -7,14 +7,15 @@ It is the only one on its run directory, as a daemon is, and what it makes is th
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from kestrel.app.node import open_node
+from kestrel.app.node import Node, open_node
 from kestrel.app.settings import Settings, read
 from kestrel.base.errors import Conflict
 from kestrel.base.files import locked, private_directory
 from kestrel.build import Builder
 from kestrel.engine.shims import Zygote
+from kestrel.linux import cgroups
 
 
 @asynccontextmanager
@@ -33,4 +34,14 @@ async def open_builder(settings: Settings | None = None) -> AsyncIterator[Builde
         zygote = await Zygote.start(settings.run)
         stack.push_async_callback(zygote.close)
         node = await open_node(settings, zygote, stack)
+        stack.push_async_callback(_leave, node, settings)
         yield node.builder
+
+
+async def _leave(node: Node, settings: Settings) -> None:
+    """Take the network and the control group away, unless containers of a daemon that was here before go on."""
+    if node.network.endpoints() or node.engine.containers():
+        return
+    await node.network.down()
+    with suppress(OSError):  # it is in use, then
+        cgroups.remove(settings.name)

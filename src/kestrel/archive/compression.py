@@ -10,6 +10,8 @@ stays the same (`ENCODERS` names it, for cache keys). The gzip header has no nam
 
 import queue
 import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Final, Protocol, Self, cast
 
@@ -267,6 +269,34 @@ class ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class WriteBehind:
+    """Writes to a sink in a thread, a few pieces behind the one who makes them. Use as a context manager.
+
+    `write` keeps what it is given, and raises what an earlier one met. At the end all is written, or an error raised.
+    """
+
+    def __init__(self, sink: Sink, *, behind: int = 8) -> None:
+        self._sink = sink
+        self._behind = behind
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._written: deque[Future[object]] = deque()
+
+    def write(self, data: "bytes | bytearray | memoryview", /) -> None:
+        """Hand bytes on; waits while too many are on their way."""
+        if len(self._written) >= self._behind:
+            self._written.popleft().result()
+        self._written.append(self._thread.submit(self._sink.write, data))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: "type[BaseException] | None", *_: object) -> None:
+        self._thread.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for each in self._written:
+                each.result()
 
 
 class LayerWriter:

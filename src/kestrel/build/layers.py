@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from kestrel.archive.compression import LayerReader
+from kestrel.archive.compression import LayerReader, WriteBehind
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
 from kestrel.build.direct import Donor, Item, TarOf
@@ -97,8 +97,9 @@ class Layers:
         with ExitStack() as stack:
             donor = self._donor(earlier, stack)
             writer = stack.enter_context(self._content.writer())
-            tar = TarOf(items, guarded(writer, wanted), donor, scan)
-            tar.write()
+            with WriteBehind(guarded(writer, wanted)) as sink:
+                tar = TarOf(items, sink, donor, scan)
+                tar.write()
             digest = writer.commit()
             self._searched.add((str(digest), fingerprint(wanted)))
             if scan is not None:

@@ -2,18 +2,14 @@
 
 Reading: `LayerReader` hashes the bytes as stored and the plain bytes as they come out, so a pulled layer is
 decompressed once while both identities are checked. Inflating by isal, zstd by libzstd; both drop the GIL, so
-`ReadAhead` moves this work to a thread beside the one that unpacks.
+`threaded.ReadAhead` moves this work to a thread beside the one that unpacks.
 
 Writing: the same plain bytes give the same compressed bytes, whatever pieces they come in, as long as the encoder
 stays the same (`ENCODERS` names it, for cache keys). The gzip header has no name and time zero (RFC 1952).
 """
 
-import queue
-import threading
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
-from typing import Final, Protocol, Self, cast
+from typing import Final, Protocol, cast
 
 import zstandard
 from isal import isal_zlib
@@ -211,92 +207,6 @@ def _inflater(compression: str, stored: _Stored) -> Source:
     if compression:
         raise InvalidArgument(f"{compression} is not a compression of layers", hint="use gzip, zstd or none")
     return stored
-
-
-class ReadAhead:
-    """Reads `source` in a thread, a few pieces ahead of the one who unpacks. Use as a context manager."""
-
-    def __init__(self, source: Source, *, ahead: int = 8) -> None:
-        self._source = source
-        self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(ahead)
-        self._stopped = threading.Event()
-        self._rest = b""
-        self._ended = False
-        self._thread = threading.Thread(target=self._work, name="read-ahead", daemon=True)
-        self._thread.start()
-
-    def read(self, size: int = PIECE, /) -> bytes:
-        """Return some bytes, none at the end; raises what reading the source raised."""
-        if not self._rest and not self._ended:
-            piece = self._pieces.get()
-            if isinstance(piece, BaseException):
-                self._ended = True
-                raise piece
-            self._rest, self._ended = piece, not piece
-        taken, self._rest = (self._rest, b"") if len(self._rest) <= size else (self._rest[:size], self._rest[size:])
-        return taken
-
-    def close(self) -> None:
-        """Stop reading and wait for the thread, so that nobody touches the source any more."""
-        self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._pieces.get(timeout=0.05)
-            except queue.Empty:
-                pass
-        self._thread.join()
-
-    def _work(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                piece = self._source.read(PIECE)
-                self._put(piece)
-                if not piece:
-                    return
-        except BaseException as error:  # noqa: BLE001 - handed to the reader, whose call this is
-            self._put(error)
-
-    def _put(self, piece: "bytes | BaseException") -> None:
-        while not self._stopped.is_set():
-            try:
-                self._pieces.put(piece, timeout=0.2)
-            except queue.Full:
-                continue
-            return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class WriteBehind:
-    """Writes to a sink in a thread, a few pieces behind the one who makes them. Use as a context manager.
-
-    `write` keeps what it is given, and raises what an earlier one met. At the end all is written, or an error raised.
-    """
-
-    def __init__(self, sink: Sink, *, behind: int = 8) -> None:
-        self._sink = sink
-        self._behind = behind
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
-        self._written: deque[Future[object]] = deque()
-
-    def write(self, data: "bytes | bytearray | memoryview", /) -> None:
-        """Hand bytes on; waits while too many are on their way."""
-        if len(self._written) >= self._behind:
-            self._written.popleft().result()
-        self._written.append(self._thread.submit(self._sink.write, data))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: "type[BaseException] | None", *_: object) -> None:
-        self._thread.shutdown(cancel_futures=kind is not None)
-        if kind is None:
-            for each in self._written:
-                each.result()
 
 
 class LayerWriter:

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
-from kestrel.archive.compression import LayerReader, WriteBehind
+from kestrel.archive.compression import LayerReader
+from kestrel.archive.threaded import WriteBehind
 from kestrel.base.ids import new_id, short
 from kestrel.build.cache import Layer
 from kestrel.build.direct import Donor, Item, TarOf

@@ -26,11 +26,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from kestrel.archive.compression import LayerReader, ReadAhead
+from kestrel.archive.compression import LayerReader
 from kestrel.archive.diff import Diffed, diff
 from kestrel.archive.entries import Entry, Source, TarReader
 from kestrel.archive.erofs import top_of, write_index
 from kestrel.archive.layertree import LayerTree
+from kestrel.archive.threaded import ReadAhead
 from kestrel.archive.writer import Linkable, Sink, TarWriter
 from kestrel.base.db import Database
 from kestrel.base.files import sync_directory

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from kestrel.archive.apply import apply
-from kestrel.archive.compression import LayerReader, ReadAhead
+from kestrel.archive.compression import LayerReader
 from kestrel.archive.diff import Diffed, diff
+from kestrel.archive.threaded import ReadAhead
 from kestrel.linux.rootfs import Lower
 from kestrel.oci.digest import Digest
 from kestrel.snapshots.freeze import freeze

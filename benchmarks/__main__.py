@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks import builds, containers, images, platform, pods, registry, runtime, soak
 from benchmarks.bed import Bed, Names, remove, settings
 from benchmarks.measure import Row, busy, machine, table
-from kestrel.testing.holdings import remove_group
+from kestrel.testing.groups import remove_group
 
 SUBJECTS: dict[str, Callable[[Bed], Iterator[Row]]] = {
     "ready": platform.ready,

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kestrel.testing.holdings import groups_called, remove_group
+from kestrel.testing.groups import groups_called, remove_group
 from kestrel.testing.instance import children
 
 STAND_INS = Path(__file__).parent / "stand_ins"

@@ -1,12 +1,8 @@
 """What processes hold of the machine, in numbers that must not grow with how much was done."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
-
-from kestrel.linux import cgroups
 
 
 def holdings(processes: Iterable[int]) -> dict[str, int]:
@@ -31,23 +27,3 @@ def unshared(pid: int) -> int:
     """Return the bytes of a process's memory that it has written to (`man 5 proc`, smaps_rollup, Anonymous)."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
-
-
-def groups_called(names: str) -> set[str]:
-    """Return the names of control groups that match an expression, wherever they are."""
-    return {Path(top).name for top, _, _ in os.walk(cgroups.ROOT) if re.fullmatch(names, Path(top).name)}
-
-
-def remove_group(name: str) -> bool:
-    """Kill what is in a control group and remove it, and what programs make of that name elsewhere; say if all is gone.
-
-    runc puts it below our own group too where its caller is in one (memory of version 1), and podman makes directories
-    for controllers that are not mounted.
-    """
-    with suppress(OSError):  # what lives in one now is somebody else's
-        cgroups.destroy(name)
-    for top, _, files in os.walk(cgroups.ROOT, topdown=False):
-        for path in (*files, "") if name in Path(top).parts else ():
-            with suppress(OSError):  # files of a group that is one go with it, and only so
-                os.remove(f"{top}/{path}") if path else os.rmdir(top)
-    return not groups_called(re.escape(name))

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from kestrel.testing.groups import remove_group
+
 pytestmark = [pytest.mark.root, pytest.mark.clients]
 
 SOURCE = Path(__file__).parents[3] / "src"
@@ -200,9 +202,7 @@ def containerd(home: Path) -> Iterator[Call]:
             call("tasks", "kill", "--signal=KILL", name, check=False)
             call("tasks", "delete", "--force", name, check=False)
             call("containers", "delete", name, check=False)
-    for controller in Path("/sys/fs/cgroup").glob("*/ktest"):  # containerd calls the group as its namespace
-        with contextlib.suppress(OSError):
-            controller.rmdir()
+    remove_group("ktest")  # containerd calls the group as its namespace
 
 
 def test_containerd_runs_a_container_and_learns_its_exit_code(containerd: Call) -> None:
@@ -260,9 +260,7 @@ def docker(home: Path) -> Iterator[Call]:
             yield call
             for name in call("ps", "--all", "--quiet").stdout.split():
                 call("rm", "--force", name)
-        for controller in Path("/sys/fs/cgroup").glob("*/kestrel-test-docker"):
-            with contextlib.suppress(OSError):
-                controller.rmdir()
+        remove_group("kestrel-test-docker")
 
 
 def test_docker_runs_a_container_and_learns_its_exit_code(docker: Call) -> None:

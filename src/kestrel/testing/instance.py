@@ -9,6 +9,7 @@ it is told goes through the `kestrel` command only; what it leaves behind is loo
 """
 
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -18,11 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -246,12 +247,17 @@ class Instance:
                     nft.run(f"delete table {family} {table}")
 
 
+_PORTS: Final = iter(random.sample(range(20_000, 30_000), 10_000))
+"""Below those that the kernel gives to clients (`man 7 ip`, ip_local_port_range), and those of a node."""
+
+
 def free_port() -> int:
-    """Return a TCP port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port of the loopback address that nobody listens on; never the same again."""
+    for port in _PORTS:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("every port was given to somebody")
 
 
 def kill(pid: int) -> None:

@@ -188,6 +188,7 @@ class Creation:
             if namespace >= 0:
                 os.close(namespace)
         self._pidfd = started.pidfd
+        self._record = self._record.with_process(started.pid)  # who it is, before anything can fail
         self._record = self._record.with_process(started.pid, bundles.start_time(started.pid))
         bundles.save_config(self._place, self._spec)  # while the other one is busy
         channel = Channel(started.channel)

@@ -2,7 +2,7 @@
 
     faults = Faults(directory)
     zygote = faults.zygote(cache)                 the runtime's own code, with its calls to the kernel counted
-    faults.watch(); ...; steps = faults.steps()   what a whole life does: ("init", 37, "move_mount in ...")
+    faults.watch("init"); ...; faults.steps()     what a whole life does: (37, "move_mount in ..."), ...
     faults.arm("init", 37, KILL); ...             the same life again: its init dies before that call
 
 Nothing of this is in the product. The programs that are started here replace what `os`, `kestrel.linux.syscalls` and
@@ -41,6 +41,7 @@ SIZE = 1 << 20
 HEAD = struct.Struct("=16sIiII")  # role, number of the step, what happens, fired, bytes of the record
 KILL = -1
 """What `arm` is told for death; any other number is the errno of a call that fails."""
+WATCH = 0  # instead of these: nothing happens, and every step is noted
 MARK = "KTEST_FAULTS"
 """In the environment of everything that is started here, so that it can be found again."""
 
@@ -68,7 +69,7 @@ CHILDREN = {
     ("shim", "clone3"): "init",
     ("shell", "fork"): "command",
 }
-MAKERS = {"Pause.begin": "pause", "born": "spare"}
+MAKERS = {"Pause.begin": "pause", "born": "spare", "_compile_ahead": "compiler"}
 ROLES = ("zygote", "keeper", "shim", "spare", "pause", "init", "joiner", "joined")
 
 RUN = (
@@ -106,7 +107,7 @@ class Memory:
         HEAD.pack_into(self._map, 0, role, number, how, 1, size)
 
     def record(self, line: str) -> None:
-        """Note a step. Two processes at once may spoil each other's line, which is then no step."""
+        """Note a step. Of two processes at once one would undo what the other notes: only one role is watched."""
         role, number, how, fired, size = HEAD.unpack_from(self._map)
         data = line.encode() + b"\n"
         if HEAD.size + size + len(data) <= SIZE:
@@ -140,9 +141,11 @@ class Counter:
         """Pass a step, unless this is where something happens."""
         self._number += 1
         role, number, how = self._memory.armed()
-        if role == "watch":
-            self._memory.record(f"{self.role} {self._number} {name} in {_caller()}")
-        elif role == self.role and number <= self._number and not self._memory.fired:
+        if role != self.role:
+            return
+        if how == WATCH:
+            self._memory.record(f"{self._number} {name} in {_caller()}")
+        elif number <= self._number and not self._memory.fired:
             if how != KILL and name in UNFAILING:
                 return  # it will be the next one that can fail
             self._memory.fire()
@@ -236,19 +239,14 @@ class Faults:
         self._memory = Memory(str(self._path), new=True)
         self.token = directory.name
 
-    def watch(self) -> None:
-        """From now on note every step; nothing happens."""
-        self._memory.arm("watch", 0, 0)
+    def watch(self, role: str) -> None:
+        """From now on note every step of processes of that role; nothing happens."""
+        self._memory.arm(role, 0, WATCH)
 
-    def steps(self) -> list[tuple[str, int, str]]:
-        """Return the noted steps: role, number, and the call with who makes it."""
-        found = []
-        for line in self._memory.lines():
-            role, _, rest = line.partition(" ")
-            number, _, what = rest.partition(" ")
-            if number.isdigit() and " in " in what:
-                found.append((role, int(number), what))
-        return found
+    def steps(self) -> list[tuple[int, str]]:
+        """Return the noted steps: number, and the call with who makes it."""
+        parts = [line.partition(" ") for line in self._memory.lines()]
+        return [(int(number), what) for number, _, what in parts if number.isdigit() and " in " in what]
 
     def arm(self, role: str, number: int, how: int = KILL) -> None:
         """Let something happen to the next process of that role that comes to its step of that number."""
@@ -256,7 +254,7 @@ class Faults:
 
     def disarm(self) -> None:
         """Let nothing happen."""
-        self._memory.arm("", 0, 0)
+        self._memory.arm("", 0, WATCH)
 
     @property
     def happened(self) -> str:

@@ -10,8 +10,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(3000)]
 EVERY = bool(os.environ.get("KESTREL_EVERY_STEP"))
 PATIENCE = 20.0  # seconds a life may take before it counts as hanging
 
-Step = tuple[str, int, str]
+Step = tuple[int, str]
 
 
 @dataclass
@@ -111,32 +112,35 @@ class World:
     async def steps(self, role: str) -> list[Step]:
         """Return the steps of a role: all, or the first at each place of the code."""
         await self.live()  # what is cached is cached now
-        self.faults.watch()
-        await self.renew()
+        await self.renew(lambda: self.faults.watch(role))
         steps: list[Step] = []
         for _ in range(5):  # what the zygote makes for the next one may have been made for this one, unwatched
             assert await self.live() == []
-            steps = [step for step in self.faults.steps() if step[0] == role]
+            steps = self.faults.steps()
             if steps:
                 break
         assert steps
-        return steps if EVERY else list({what: (who, number, what) for who, number, what in reversed(steps)}.values())
+        return steps if EVERY else list({what: (number, what) for number, what in reversed(steps)}.values())
 
-    async def renew(self) -> None:
-        """Go on with a zygote that has done nothing yet, and whose steps are counted."""
+    async def renew(self, arm: Callable[[], None] = lambda: None) -> None:
+        """Go on with a zygote that has done nothing yet, and is the first that what is armed is meant for."""
         await self.zygote.close()
+        arm()
         self.zygote = self.faults.zygote(self.directory / "cache")
 
     async def each(self, role: str, how: int) -> None:
         """Live once for each step of a role, with something happening there."""
         wrong, happened, steps = [], 0, await self.steps(role)
-        for _, number, what in steps:
+        for number, what in steps:
             if how != KILL and what.split()[0] in UNFAILING:
                 happened += 1
                 continue
-            self.faults.arm(role, number, how)
+            arm = partial(self.faults.arm, role, number, how)
             if role == "zygote":
-                await self.renew()
+                self.faults.disarm()
+                await self.renew(arm)
+            else:
+                arm()
             problems = await self.live()
             if role == "zygote" and not self.faults.happened:
                 problems += await self.live()  # it does the same again for the next sandbox

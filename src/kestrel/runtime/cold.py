@@ -129,7 +129,8 @@ def _check_root(spec: Mapping[str, Any], bundle: str) -> None:
     if not isinstance(path, str) or not path:
         raise InvalidArgument(f"root.path is missing in {bundle}/{bundles.CONFIG}")
     if not os.path.isdir(path):
-        raise NotFound(f"root filesystem {os.path.abspath(path)} does not exist: no such file or directory")
+        wrong = "is not a directory" if os.path.exists(path) else "does not exist: no such file or directory"
+        raise NotFound(f"root filesystem {os.path.abspath(path)} {wrong}")
 
 
 def _cgroup_path(spec: Mapping[str, Any], identifier: str) -> str:
@@ -142,7 +143,10 @@ def _cgroup_path(spec: Mapping[str, Any], identifier: str) -> str:
             f"linux.cgroupsPath {path!r} is of systemd's form (slice:prefix:name)",
             hint="this runtime drives cgroupfs itself: use the caller's cgroupfs driver",
         )
-    return "/".join(part for part in path.split("/") if part not in ("", "."))
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts:
+        raise InvalidArgument(f"linux.cgroupsPath {path!r} is the root of all control groups: name one below it")
+    return "/".join(parts)
 
 
 def _plan(spec: dict[str, Any], record: Record, found: Hierarchy | None, root: str, wishes: Wishes) -> plan.Plan:
@@ -193,20 +197,24 @@ class Creation:
         bundles.save_config(self._place, self._spec)  # while the other one is busy
         channel = Channel(started.channel)
         try:
-            warnings = self._prepare(channel, wishes)
+            warnings = self._prepare(channel, group, wishes)
             bundles.save(self._place, self._record)
             channel.offer({"kept": True})
         finally:
             channel.close()
         return self._record, Made(pid=started.pid, pidfd=started.pidfd, master=self._master, warnings=warnings)
 
-    def _prepare(self, channel: Channel, wishes: Wishes) -> tuple[str, ...]:
+    def _prepare(self, channel: Channel, group: Group | None, wishes: Wishes) -> tuple[str, ...]:
         while True:
             heard = channel.receive()
             if heard is None:
-                raise Internal(f"the container's init ended before it was ready ({self._how_it_ended()})")
+                ended = self._how_it_ended()
+                if group is not None and group.oom_kills():
+                    raise InvalidArgument("the memory limit is too low to start the container")
+                raise Internal(f"the container's init ended before it was ready ({ended})")
             message, descriptors = heard
             if "error" in message:
+                self._hooked = self._hooked or "createContainer" in self._hooks  # it may have been one of these
                 raise error_from_json(message["error"])
             if "hooks" in message:
                 self._run_hooks()
@@ -239,7 +247,7 @@ class Creation:
         if group is not None:
             groups.empty(group)
             groups.remove(group)
-        if self._hooked:
+        if self._hooked and os.path.isdir(self._place):  # else somebody has deleted it, and run them
             told = self._record.with_process(0).describe(state.STOPPED)
             for hook in self._hooks.get("poststop", ()):
                 hooks.run_one(hook, told)
@@ -294,7 +302,7 @@ def execute(
     linux = spec.get("linux") or {}
     task = process.parse(wanted, filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"), linux)
     asked = wanted.get("consoleSize") or {}
-    size = (asked["width"], asked["height"]) if asked else wishes.size
+    size = (asked.get("width", 0), asked.get("height", 0)) if asked else wishes.size
     report.debug(
         f"run {' '.join(task.args)} as user {task.uid}:{task.gid} in container {record.id}, process {record.pid}"
     )

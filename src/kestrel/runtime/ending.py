@@ -45,7 +45,7 @@ def _signal_all(group: Group, number: int) -> None:
 def delete(root: str, record: Record, *, force: bool = False) -> list[str]:
     """Remove a container that has ended or never begun, with `force` any; return warnings."""
     now = bundles.status(root, record)
-    if now not in (state.STOPPED, state.CREATED, state.CREATING) and not force:
+    if now not in state.ALLOWED["delete"] and not force:
         raise FailedPrecondition(f"cannot delete container {record.id} that is not stopped: {now}", status=now)
     if now != state.STOPPED and record.pid:
         _end(record)

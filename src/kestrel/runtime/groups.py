@@ -62,6 +62,10 @@ def _drop(group: Group) -> None:
 def change(group: Group, wanted: Mapping[str, Any]) -> None:
     """Change limits of a group in use; what is not named stays. Raises InvalidArgument."""
     limits = resources.limits(wanted)
+    if (wanted.get("memory") or {}).get("checkBeforeUpdate"):
+        used = group.stats().memory or 0
+        if limits.memory is not None and 0 <= limits.memory < used:
+            raise InvalidArgument(f"the memory limit {limits.memory} is below the {used} bytes in use")
     try:
         group.limit(limits)
     except OSError as error:

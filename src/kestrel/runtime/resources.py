@@ -22,6 +22,14 @@ DEFAULT_DEVICES = (
 
 
 def limits(resources: Mapping[str, Any]) -> Limits:
+    """Return the limits. Raises InvalidArgument for what lacks a member, or asks for what Linux does not have."""
+    try:
+        return _limits(resources)
+    except KeyError as error:
+        raise InvalidArgument(f"linux.resources is not of the specification's form: {error} is missing") from error
+
+
+def _limits(resources: Mapping[str, Any]) -> Limits:
     """Return the limits.
 
     The limits of kernel memory (`memory.kernel`, `kernelTCP`) are left out, as by runc: Linux counts that memory with
@@ -77,7 +85,10 @@ def _block(spec: Mapping[str, Any]) -> dict[str, Any]:
         for name, file in names.items()
         for entry in spec.get(name) or ()
     ]
-    weights = [f"{entry['major']}:{entry['minor']} {entry['weight']}" for entry in spec.get("weightDevice") or ()]
+    devices = spec.get("weightDevice") or ()
+    if any(each.get("leafWeight") for each in (spec, *devices)):
+        raise InvalidArgument("linux.resources.blockIO.leafWeight cannot be had: Linux 5.0 took its scheduler away")
+    weights = [f"{entry['major']}:{entry['minor']} {entry['weight']}" for entry in devices]
     return {"io_weight": spec.get("weight") or None, "io_weights": tuple(weights), "throttles": tuple(throttles)}
 
 

@@ -239,7 +239,7 @@ def test_a_hook_that_fails_takes_the_container_with_it(runtime: Any, kind: str) 
     assert done.returncode == 1
     assert f"error running {kind} hook #0: /bin/sh: exit status 3, it said: no luck" in done.stderr
     assert json.loads(runtime.ok("list", "--format", "json")) == []
-    assert gone.exists() == (kind != "createContainer")
+    assert gone.exists()
 
 
 def test_a_hook_that_does_not_end_is_ended(runtime: Any) -> None:
@@ -247,6 +247,70 @@ def test_a_hook_that_does_not_end_is_ended(runtime: Any) -> None:
     began = time.monotonic()
     assert "did not end within 1 seconds" in runtime("create", "-b", str(runtime.bundle), "one").stderr
     assert time.monotonic() - began < 10
+
+
+def test_a_container_that_is_being_created_is_deleted_by_force_alone_and_ends_once(runtime: Any) -> None:
+    trace, busy = runtime.home / "trace", runtime.home / "busy"
+    hooks = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"touch {busy}; exec sleep 2"]}],
+        "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo ended >>{trace}"]}],
+    }
+    runtime.spec("sleep", "60", hooks=hooks)
+    words = [*runtime.line, "--root", str(runtime.home / "state"), "create", "--bundle", str(runtime.bundle), "one"]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as creation:
+        due = time.monotonic() + 10
+        while not busy.exists() and time.monotonic() < due:
+            time.sleep(0.01)
+        assert "cannot delete container one that is not stopped: creating" in runtime("delete", "one").stderr
+        runtime.ok("delete", "--force", "one")
+        assert creation.wait(10) == 1
+    assert trace.read_text() == "ended\n"
+    assert json.loads(runtime.ok("list", "--format", "json")) == []
+
+
+def test_a_container_that_froze_its_own_processes_can_be_deleted(runtime: Any) -> None:
+    if not Path("/sys/fs/cgroup/freezer").exists():
+        pytest.skip("version 2 of control groups kills what is frozen")
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
+    freeze = "cd /sys/fs/cgroup/freezer; mkdir f; sleep 60 & echo $! >f/cgroup.procs; echo FROZEN >f/freezer.state"
+    runtime.spec("sh", "-c", f"{freeze}; sleep 60")
+    spec = json.loads((runtime.bundle / "config.json").read_text())
+    mounts = [each for each in spec["mounts"] if each["destination"] != mount["destination"]]
+    spec["linux"]["namespaces"].append({"type": "cgroup"})
+    (runtime.bundle / "config.json").write_text(json.dumps({**spec, "mounts": [*mounts, mount]}))
+    runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "one")
+    state = Path(f"/sys/fs/cgroup/freezer/{runtime.cgroup}/f/freezer.state")
+    due = time.monotonic() + 10
+    while not (state.exists() and state.read_text() == "FROZEN\n") and time.monotonic() < due:
+        time.sleep(0.01)
+    assert state.read_text() == "FROZEN\n"
+    runtime.ok("delete", "--force", "one")
+    assert not state.parent.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("linux", "sentence"),
+    [
+        ({"cgroupsPath": "/"}, "linux.cgroupsPath '/' is the root of all control groups: name one below it"),
+        ({"resources": {"memory": {"limit": 4096}}}, "the memory limit is too low to start the container"),
+        ({"resources": {"blockIO": {"weightDevice": [{"weight": 5}]}}}, "'major' is missing"),
+        ({"resources": {"blockIO": {"leafWeight": 500}}}, "linux.resources.blockIO.leafWeight cannot be had"),
+    ],
+)
+def test_limits_that_cannot_be_are_named(runtime: Any, linux: dict[str, Any], sentence: str) -> None:
+    runtime.spec("true", linux=linux)
+    done = runtime("run", "--bundle", str(runtime.bundle), "one")
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert json.loads(runtime.ok("list", "--format", "json")) == []
+
+
+def test_a_limit_below_what_is_in_use_is_refused_if_that_is_asked_for(runtime: Any) -> None:
+    runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "one")
+    asked = json.dumps({"memory": {"limit": 4096, "checkBeforeUpdate": True}})
+    done = runtime("update", "--resources", "-", "one", stdin=asked)
+    assert done.returncode == 1
+    assert "the memory limit 4096 is below the" in done.stderr
 
 
 def test_the_interpreter_cannot_be_written_to_from_a_container(runtime: Any) -> None:

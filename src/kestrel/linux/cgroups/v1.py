@@ -310,14 +310,15 @@ class V1Group:
         return []
 
     def kill(self) -> bool:
-        """SIGKILL everything; a frozen process would not die, so thaw."""
+        """SIGKILL everything; a frozen process would not die, so thaw, also what a container froze below."""
         pids = self.pids()
         if not pids:
             return True
         send_kill(pids)
-        state = self._roots.get("freezer")
-        if state and read(f"{state}/{self.path}/freezer.state").strip() not in ("", "THAWED"):
-            write(f"{state}/{self.path}/freezer.state", "THAWED")
+        root = self._roots.get("freezer")
+        for group in tree(f"{root}/{self.path}") if root else ():
+            if read(f"{group}/freezer.state").strip() not in ("", "THAWED"):
+                write(f"{group}/freezer.state", "THAWED")
         return False
 
     def oom_kills(self) -> int:

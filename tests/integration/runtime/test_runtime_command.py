@@ -268,16 +268,29 @@ def test_a_container_that_is_being_created_is_deleted_by_force_alone_and_ends_on
     assert json.loads(runtime.ok("list", "--format", "json")) == []
 
 
-def test_a_container_that_froze_its_own_processes_can_be_deleted(runtime: Any) -> None:
-    if not Path("/sys/fs/cgroup/freezer").exists():
-        pytest.skip("version 2 of control groups kills what is frozen")
-    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}
-    freeze = "cd /sys/fs/cgroup/freezer; mkdir f; sleep 60 & echo $! >f/cgroup.procs; echo FROZEN >f/freezer.state"
-    runtime.spec("sh", "-c", f"{freeze}; sleep 60")
+def _with_cgroups(runtime: Any, option: str, program: str) -> None:
+    """Write a config whose container sees its own groups."""
+    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": [option]}
+    runtime.spec("sh", "-c", program)
     spec = json.loads((runtime.bundle / "config.json").read_text())
     mounts = [each for each in spec["mounts"] if each["destination"] != mount["destination"]]
     spec["linux"]["namespaces"].append({"type": "cgroup"})
     (runtime.bundle / "config.json").write_text(json.dumps({**spec, "mounts": [*mounts, mount]}))
+
+
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/freezer").exists(), reason="this machine has version 2 of control groups")
+def test_every_hierarchy_of_version_1_is_mounted_those_without_controllers_too(runtime: Any) -> None:
+    _with_cgroups(runtime, "ro", "cd /sys/fs/cgroup; ls; ls -d */cgroup.procs | wc -l")
+    names = [line.split(":")[1] for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    wanted = sorted(name.removeprefix("name=") for name in names if name)
+    *seen, count = runtime.ok("run", "--bundle", str(runtime.bundle), "one").split()
+    assert (seen, int(count)) == (wanted, len(wanted))
+
+
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/freezer").exists(), reason="version 2 kills what is frozen")
+def test_a_container_that_froze_its_own_processes_can_be_deleted(runtime: Any) -> None:
+    freeze = "cd /sys/fs/cgroup/freezer; mkdir f; sleep 60 & echo $! >f/cgroup.procs; echo FROZEN >f/freezer.state"
+    _with_cgroups(runtime, "rw", f"{freeze}; sleep 60")
     runtime.ok("run", "--detach", "--bundle", str(runtime.bundle), "one")
     state = Path(f"/sys/fs/cgroup/freezer/{runtime.cgroup}/f/freezer.state")
     due = time.monotonic() + 10

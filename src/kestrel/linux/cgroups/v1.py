@@ -69,10 +69,14 @@ class V1:
         return list(found)
 
     def hierarchies(self, limits: Limits | None = None, *, everywhere: bool = False) -> tuple[str, ...]:
-        """Group the controllers that share a hierarchy: /proc/self/cgroup lists them as they were mounted."""
+        """Group the controllers that share a hierarchy: /proc/self/cgroup lists them as they were mounted.
+
+        One that has no controllers is `name=NAME` there, and here.
+        """
         wanted = self.directories if everywhere else self._wanted(limits or Limits())
         lines = (line.split(":", 2) for line in read("/proc/self/cgroup").splitlines())
-        return tuple(names for _, names, _ in lines if any(name in wanted for name in names.split(",")))
+        found = (names for _, names, _ in lines)
+        return tuple(n for n in found if any(name.removeprefix("name=") in wanted for name in n.split(",")))
 
     def _wanted(self, limits: Limits) -> list[str]:
         names = [name for name in WANTED if name in self.directories]

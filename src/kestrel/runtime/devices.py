@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 
+from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.linux import abi, mounts, syscalls
 from kestrel.linux.mounts import opened
@@ -14,7 +15,7 @@ from kestrel.runtime.place import Operation, Place
 
 @dataclass(frozen=True, slots=True)
 class MakeDevice(Operation):
-    """Make a device node, or bind the host's where nodes may not be made."""
+    """Make a device node. Only a default one replaces what the image has there (config-linux.md, "Devices")."""
 
     path: str
     kind: str
@@ -23,6 +24,7 @@ class MakeDevice(Operation):
     mode: int = 0o666
     uid: int = 0
     gid: int = 0
+    default: bool = False
 
     def describe(self) -> str:
         """Say it."""
@@ -33,17 +35,27 @@ class MakeDevice(Operation):
         parent, _, name = self.path.rstrip("/").rpartition("/")
         os.close(mounts.make_directories(place.root, parent))
         flags, resolve = mounts.PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS
-        bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
         with opened(mounts.open_in_root(place.root, parent.lstrip("/") or ".", flags, resolve=resolve)) as directory:
-            try:
-                os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=directory)
-            except FileExistsError:
-                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if stat.S_IFMT(found.st_mode) != bits or found.st_rdev != os.makedev(self.major, self.minor):
-                    os.unlink(name, dir_fd=directory)
-                    os.mknod(name, bits | self.mode, os.makedev(self.major, self.minor), dir_fd=directory)
+            self._make(name, directory)
             if self.uid or self.gid:
                 os.chown(name, self.uid, self.gid, dir_fd=directory, follow_symlinks=False)
+
+    def _make(self, name: str, directory: int) -> None:
+        bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
+        number = 0 if self.kind == "p" else os.makedev(self.major, self.minor)
+        try:
+            os.mknod(name, bits | self.mode, number, dir_fd=directory)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if (stat.S_IFMT(found.st_mode), found.st_rdev) == (bits, number):
+                return
+            if not self.default:
+                raise InvalidArgument(
+                    f"cannot make device {self.path} ({self.kind} {self.major}:{self.minor}): something else is there",
+                    hint=f"remove {self.path} from the image or the mounts, or the device from linux.devices",
+                ) from None
+            os.unlink(name, dir_fd=directory)
+            os.mknod(name, bits | self.mode, number, dir_fd=directory)
 
 
 @dataclass(frozen=True, slots=True)

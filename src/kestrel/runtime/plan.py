@@ -256,7 +256,11 @@ def _has_devpts(mounts: Sequence[Mapping[str, Any]]) -> bool:
 def _devices(mounts: Sequence[Mapping[str, Any]], linux: Mapping[str, Any], ids: Ids | None) -> list[Operation]:
     found: list[Operation] = []
     asked = {absolute(device["path"]): device for device in linux.get("devices") or ()}
-    found += [devices.MakeDevice(path, "c", major, minor) for path, major, minor in DEVICES if path not in asked]
+    found += [
+        devices.MakeDevice(path, "c", major, minor, default=True)
+        for path, major, minor in DEVICES
+        if path not in asked
+    ]
     for path, device in asked.items():
         found.append(
             devices.MakeDevice(

@@ -95,6 +95,26 @@ def test_a_mount_on_the_root_is_the_root(runtime: Any) -> None:
     assert runtime.ok("run", "--bundle", str(runtime.bundle), "one") == "other"
 
 
+def test_a_device_does_not_replace_what_the_image_has_in_its_place(runtime: Any) -> None:
+    (runtime.bundle / "rootfs/precious").write_text("text")
+    os.mkfifo(runtime.bundle / "rootfs/there", 0o600)
+    matching = {"path": "/there", "type": "p", "major": 1, "minor": 2}
+    runtime.spec("true", linux={"devices": [matching]})
+    runtime.ok("run", "--bundle", str(runtime.bundle), "one")
+    runtime.spec("true", linux={"devices": [{"path": "/precious", "type": "c", "major": 1, "minor": 5}]})
+    done = runtime("run", "--bundle", str(runtime.bundle), "one")
+    assert done.returncode == 1
+    assert "cannot make device /precious (c 1:5): something else is there" in done.stderr
+    assert (runtime.bundle / "rootfs/precious").read_text() == "text"
+
+
+def test_a_default_device_replaces_what_the_image_has_in_its_place(runtime: Any) -> None:
+    (runtime.bundle / "rootfs/dev").mkdir()
+    (runtime.bundle / "rootfs/dev/null").write_text("text")
+    runtime.spec("stat", "-c", "%F", "/dev/null", mounts=[{"destination": "/proc", "type": "proc", "source": "proc"}])
+    assert runtime.ok("run", "--bundle", str(runtime.bundle), "one") == "character special file\n"
+
+
 def test_a_spec_for_callers_without_root_has_users_of_its_own_and_no_network(runtime: Any) -> None:
     (runtime.bundle / "config.json").unlink()
     runtime.ok("spec", "--rootless", "--bundle", str(runtime.bundle))

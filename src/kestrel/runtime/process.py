@@ -64,7 +64,7 @@ class Process:
     inheritable: int = 0
     permitted: int = 0
     ambient: int = 0
-    rlimits: tuple[tuple[int, int, int], ...] = ()
+    rlimits: tuple[tuple[str, int, int], ...] = ()
     no_new_privileges: bool = False
     oom_score_adj: int | None = None
     filter: Filter | None = None
@@ -152,16 +152,18 @@ def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], li
     return masks, warnings
 
 
-def _rlimits(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, int, int], ...]:
-    found: dict[str, tuple[int, int, int]] = {}
+def _rlimits(entries: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int, int], ...]:
+    found: dict[str, tuple[str, int, int]] = {}
     for entry in entries:
         kind = str(entry.get("type"))
-        number = getattr(resource, kind, None) if kind.startswith("RLIMIT_") else None
-        if number is None:
+        if not kind.startswith("RLIMIT_") or not hasattr(resource, kind):
             raise InvalidArgument(f"unknown resource limit {kind}")
         if kind in found:
             raise InvalidArgument(f"resource limit {kind} is given twice")
-        found[kind] = (number, _limit(entry["soft"]), _limit(entry["hard"]))
+        soft, hard = _limit(entry["soft"]), _limit(entry["hard"])
+        if soft % 2**64 > hard % 2**64:  # RLIM_INFINITY is -1 here, and the largest number to the kernel
+            raise InvalidArgument(f"resource limit {kind}: soft {entry['soft']} is above hard {entry['hard']}")
+        found[kind] = (kind, soft, hard)
     return tuple(found.values())
 
 
@@ -259,7 +261,8 @@ def set_oom_score(value: int, process: int | str = "self") -> str | None:
 def _set_rlimits(process: Process) -> list[str]:
     """Set limits; without CAP_SYS_RESOURCE a hard limit cannot rise, so it stays where it is, and we say so."""
     warnings = []
-    for number, soft, hard in process.rlimits:
+    for kind, soft, hard in process.rlimits:
+        number = getattr(resource, kind)
         try:
             resource.setrlimit(number, (soft, hard))
         except ValueError:
@@ -267,7 +270,7 @@ def _set_rlimits(process: Process) -> list[str]:
             ceiling = hard if have == resource.RLIM_INFINITY else have
             wanted = ceiling if soft == resource.RLIM_INFINITY or soft > ceiling >= 0 else soft
             resource.setrlimit(number, (wanted, ceiling))
-            warnings.append(f"resource limit {number} was held at {ceiling}: raising it needs CAP_SYS_RESOURCE")
+            warnings.append(f"resource limit {kind} was held at {ceiling}: raising it needs CAP_SYS_RESOURCE")
     return warnings
 
 

@@ -56,6 +56,17 @@ def test_an_rlimit_given_twice_or_unknown_is_refused() -> None:
         made(rlimits=[{**one, "type": "RLIMIT_WEIRD"}])
 
 
+@pytest.mark.parametrize(("soft", "hard"), [(200, 100), (2**64 - 1, 100), (-1, 100)])
+def test_a_soft_rlimit_above_the_hard_one_is_refused(soft: int, hard: int) -> None:
+    with pytest.raises(InvalidArgument, match=f"RLIMIT_NOFILE: soft {soft} is above hard {hard}"):
+        made(rlimits=[{"type": "RLIMIT_NOFILE", "soft": soft, "hard": hard}])
+
+
+def test_an_rlimit_without_end_is_one_however_it_is_written() -> None:
+    limits = made(rlimits=[{"type": "RLIMIT_NOFILE", "soft": 2**63, "hard": -1}]).rlimits
+    assert limits == (("RLIMIT_NOFILE", -1, -1),)
+
+
 def test_the_later_variable_wins_and_home_is_always_set() -> None:
     assert environment(made(env=["A=1", "A=2", "B=x=y"])) == {"A": "2", "B": "x=y", "HOME": "/root"}
     assert environment(made(user={"uid": 5, "gid": 0}, env=["HOME=/h"])) == {"HOME": "/h"}

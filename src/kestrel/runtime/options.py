@@ -44,8 +44,12 @@ _PROPAGATION = {
 }
 
 # Flags of the filesystem rather than of the mount: fsconfig(2) takes them by name.
-_SUPERBLOCK = {"sync", "dirsync", "mand", "lazytime", "iversion", "silent"}
-_IGNORED = {"defaults", "async", "nomand", "nolazytime", "noiversion", "loud", "quiet", "remount", "bind", "rbind"}
+_SUPERBLOCK = {"sync", "dirsync", "mand", "lazytime"}
+# fsconfig(2) has no name for MS_SILENT and MS_I_VERSION (common_set_sb_flag in fs/fs_context.c).
+_IGNORED = {
+    "defaults", "async", "nomand", "nolazytime", "iversion", "noiversion", "silent", "loud", "quiet", "remount",
+    "bind", "rbind",
+}  # fmt: skip
 _OURS = {"tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow", "idmap", "ridmap"}
 
 WORDS = frozenset(
@@ -82,7 +86,7 @@ class Options:
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Return the options; a later word wins over an earlier one, as mount(8) has it."""
+    """Return the options; a later word wins over an earlier one, as mount(8) has it, and an empty one is none."""
     add = clear = add_recursive = clear_recursive = propagation = 0
     propagation_recursive = False
     data: list[tuple[str, str | None]] = []
@@ -100,7 +104,7 @@ def parse(words: Sequence[str]) -> Options:
             propagation, propagation_recursive = _PROPAGATION[word[1:]], True
         elif word in _SUPERBLOCK:
             data.append((word, None))
-        elif word not in _IGNORED and word not in _OURS:
+        elif word and word not in _IGNORED and word not in _OURS:
             key, equals, value = word.partition("=")
             data.append((key, value if equals else None))
     return Options(

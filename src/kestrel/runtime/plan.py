@@ -257,9 +257,7 @@ def _devices(mounts: Sequence[Mapping[str, Any]], linux: Mapping[str, Any], ids:
     found: list[Operation] = []
     asked = {absolute(device["path"]): device for device in linux.get("devices") or ()}
     found += [
-        devices.MakeDevice(path, "c", major, minor, default=True)
-        for path, major, minor in DEVICES
-        if path not in asked
+        devices.MakeDevice(path, "c", major, minor, default=True) for path, major, minor in DEVICES if path not in asked
     ]
     for path, device in asked.items():
         found.append(

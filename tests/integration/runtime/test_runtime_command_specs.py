@@ -163,3 +163,14 @@ def test_a_container_is_not_bound_to_the_cpus_of_its_caller_but_to_those_of_its_
 
 def allowed(pid: int) -> str:
     return Path(f"/proc/{pid}/status").read_text().partition("Cpus_allowed_list:")[2].split()[0]
+
+
+def test_every_flag_of_a_filesystem_that_is_advertised_can_be_asked_for(runtime: Any) -> None:
+    flags = "sync async dirsync mand nomand lazytime nolazytime silent loud iversion noiversion".split()
+    assert {*flags} <= {*json.loads(runtime.ok("features"))["mountOptions"]}
+    mounts = [
+        {"destination": f"/{word or 'empty'}", "type": "tmpfs", "source": "tmpfs", "options": [word]}
+        for word in (*flags, "")
+    ]
+    runtime.spec("true", mounts=[{"destination": "/proc", "type": "proc", "source": "proc"}, *mounts])
+    runtime.ok("run", "--bundle", str(runtime.bundle), "one")

@@ -36,7 +36,7 @@ def test_flags_of_the_filesystem_go_to_it_by_name() -> None:
 
 
 def test_words_without_effect_leave_nothing() -> None:
-    assert parse(["defaults", "async"]) == Options()
+    assert parse(["defaults", "async", "silent", "loud", "iversion", "noiversion", ""]) == Options()
 
 
 def test_a_description_names_what_is_set() -> None:

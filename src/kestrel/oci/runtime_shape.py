@@ -80,6 +80,7 @@ RESOURCES = {
     "unified": _TEXTS,
 }
 
+_MOMENTS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _HOOKS = [{"": ("path",), "path": TEXT, "args": [TEXT], "env": [TEXT], "timeout": I64}]
 
 _RULE = {
@@ -146,7 +147,7 @@ SPEC = {
     "process": PROCESS,
     "hostname": TEXT,
     "domainname": TEXT,
-    "hooks": {"*": _HOOKS},
+    "hooks": dict.fromkeys(_MOMENTS, _HOOKS),
     "annotations": _TEXTS,
     "linux": LINUX,
 }

@@ -46,13 +46,12 @@ class Hook:
 
 
 def parse(spec: Mapping[str, Any]) -> dict[str, tuple[Hook, ...]]:
-    """Return the hooks of a spec by kind. Raises InvalidArgument naming the member that is wrong."""
-    found = {}
-    for kind, entries in (spec.get("hooks") or {}).items():
-        if kind not in KINDS:
-            raise InvalidArgument(f"unknown kind of hook {kind!r}")
-        found[kind] = tuple(_hook(kind, entry) for entry in entries or ())
-    return {kind: entries for kind, entries in found.items() if entries}
+    """Return the hooks of a spec by kind; a kind that is none is ignored (config.md, "Extensibility").
+
+    Raises InvalidArgument naming the member that is wrong.
+    """
+    given = spec.get("hooks") or {}
+    return {kind: tuple(_hook(kind, entry) for entry in given[kind]) for kind in KINDS if given.get(kind)}
 
 
 def _hook(kind: str, entry: Mapping[str, Any]) -> Hook:

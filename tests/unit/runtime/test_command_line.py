@@ -118,8 +118,7 @@ def test_a_gate_opens_once_and_under_long_paths(tmp_path: Path) -> None:
 def test_a_bad_hook_is_refused(hook: dict[str, object], sentence: str) -> None:
     with pytest.raises(InvalidArgument, match=sentence):
         hooks.parse({"hooks": {"prestart": [hook]}})
-    with pytest.raises(InvalidArgument, match="unknown kind"):
-        hooks.parse({"hooks": {"prestop": [{"path": "/x"}]}})
+    assert hooks.parse({"hooks": {"prestop": [hook]}}) == {}
 
 
 @pytest.mark.parametrize(("text", "size"), [("64m", 64 << 20), ("1G", 1 << 30), ("10kb", 10240), ("-1", -1), ("5", 5)])

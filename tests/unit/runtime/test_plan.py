@@ -4,6 +4,7 @@ from kestrel.base.errors import InvalidArgument, Unimplemented
 from kestrel.linux import abi
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_spec
+from kestrel.oci.runtime_shape import SPEC, fitted
 from kestrel.runtime import devices, names, plan, sandbox
 from kestrel.runtime import operations as op
 from kestrel.runtime.messages import SandboxRequest
@@ -76,6 +77,11 @@ def test_hooks_run_between_the_mounts_and_the_root_being_entered() -> None:
     assert made.start_hooks is not None
     with pytest.raises(Unimplemented, match="hooks"):
         plan.build(spec, ROOT)
+
+
+def test_hooks_of_a_kind_that_is_none_are_ignored() -> None:
+    spec = {**default_spec(["true"]), "hooks": {"foo": "anything", "prestart": None}}
+    assert plan.build(fitted(spec, SPEC), ROOT) == plan.build(default_spec(["true"]), ROOT)
 
 
 def test_a_dev_of_the_host_is_left_alone() -> None:

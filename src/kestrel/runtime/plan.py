@@ -119,6 +119,11 @@ def build(
     mounts = _mounts(entries, cgroups, linux.get("mountLabel") or "", ids, "" if rootfs is not None else root)
     operations = _network_devices(linux) + _sources(mounts, entries, "" if rootfs is not None else root)
     words = options.parse([linux["rootfsPropagation"]] if linux.get("rootfsPropagation") else [])
+    if linux.get("rootfsPropagation") and not words.propagation:
+        raise InvalidArgument(
+            f"linux.rootfsPropagation={linux['rootfsPropagation']} is not supported",
+            hint="private, shared, slave or unbindable, or one of these with r in front for the mounts below too",
+        )
     if words.propagation == abi.MS_SLAVE and rootfs is None and own:
         operations.append(op.TakeSource(op.ROOT, root, recursive=True))
     operations += [op.OwnMounts(own), op.MountRoot(rootfs, root, own, ids)]

@@ -43,9 +43,7 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
     for entry in spec.get("mounts") or ():
         if not isinstance(entry.get("destination"), str) or not entry["destination"]:
             raise InvalidArgument("a mount has no destination")
-        words = entry.get("options") or ()
-        if ("idmap" in words or "ridmap" in words) and not (entry.get("uidMappings") or "user" in own):
-            raise InvalidArgument(f"the id-mapped mount at {entry['destination']} has no mappings")
+        _mount(entry, own)
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
         if name == "kernel.hostname" or (name == "kernel.domainname" and spec.get("domainname", value) != value):
@@ -70,6 +68,20 @@ def _namespaces(linux: Mapping[str, Any]) -> frozenset[str]:
     if linux.get("timeOffsets") and "time" not in seen:
         raise InvalidArgument("linux.timeOffsets needs a time namespace of the container's own")
     return frozenset(seen)
+
+
+def _mount(entry: Mapping[str, Any], own: frozenset[str]) -> None:
+    words, where = entry.get("options") or (), entry["destination"]
+    bind = entry.get("type") == "bind" or "bind" in words or "rbind" in words
+    asked = "idmap" in words or "ridmap" in words
+    if asked and not (entry.get("uidMappings") or "user" in own):
+        raise InvalidArgument(f"the id-mapped mount at {where} has no mappings")
+    if (asked or entry.get("uidMappings") or entry.get("gidMappings")) and not bind:
+        raise InvalidArgument(f"the mount at {where} cannot be id-mapped: only bind mounts are")
+    if "tmpcopyup" in words and bind:
+        raise InvalidArgument(
+            f"the bind mount at {where} cannot have the option tmpcopyup", hint="it is for a new tmpfs, which is empty"
+        )
 
 
 def _net_devices(devices: Mapping[str, Any], own: frozenset[str]) -> None:

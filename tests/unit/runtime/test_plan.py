@@ -84,6 +84,33 @@ def test_hooks_of_a_kind_that_is_none_are_ignored() -> None:
     assert plan.build(fitted(spec, SPEC), ROOT) == plan.build(default_spec(["true"]), ROOT)
 
 
+@pytest.mark.parametrize("word", ["junk", "ro", "rw", ","])
+def test_a_propagation_that_is_none_is_refused(word: str) -> None:
+    spec = default_spec(["true"])
+    spec["linux"]["rootfsPropagation"] = word
+    with pytest.raises(InvalidArgument, match=f"rootfsPropagation={word} is not supported"):
+        plan.build(spec, ROOT)
+
+
+IDS = [{"containerID": 0, "hostID": 5000, "size": 100}]
+
+
+@pytest.mark.parametrize(
+    ("mount", "sentence"),
+    [
+        ({"type": "tmpfs", "uidMappings": IDS, "gidMappings": IDS}, "at /x cannot be id-mapped: only bind mounts are"),
+        ({"type": "tmpfs", "uidMappings": IDS, "options": ["idmap"]}, "at /x cannot be id-mapped: only bind"),
+        ({"type": "bind", "options": ["tmpcopyup"]}, "bind mount at /x cannot have the option tmpcopyup"),
+        ({"options": ["rbind", "idmap"]}, "the id-mapped mount at /x has no mappings"),
+    ],
+)
+def test_what_a_mount_of_this_kind_cannot_do_is_refused(mount: dict[str, object], sentence: str) -> None:
+    spec = default_spec(["true"])
+    spec["mounts"].append({"destination": "/x", "source": "/s", **mount})
+    with pytest.raises(InvalidArgument, match=sentence):
+        plan.build(spec, ROOT)
+
+
 def test_a_dev_of_the_host_is_left_alone() -> None:
     spec = default_spec(["true"])
     spec["mounts"] = [{"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"]}]

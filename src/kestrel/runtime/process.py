@@ -142,6 +142,8 @@ def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], li
     listed = " ".join(sorted(strangers))
     warnings = [f"ignoring unknown or unavailable capabilities: [{listed}]"] if strangers else []
     # The kernel refuses effective outside permitted, and ambient outside permitted and inheritable.
+    surplus = capabilities.names(masks["effective"] & ~masks["permitted"])
+    warnings += [f"capability {name} is not made effective: it is not permitted" for name in surplus]
     masks["effective"] &= masks["permitted"]
     missing = masks["ambient"] & ~(masks["permitted"] & masks["inheritable"])
     warnings += [
@@ -205,6 +207,10 @@ def confine(
     if process.filter is not None and not process.no_new_privileges:
         _install(process.filter, tell)
     inheritable = process.inheritable & have
+    withheld = (process.permitted | process.inheritable) & ~have
+    if withheld:
+        named = " ".join(capabilities.names(withheld))
+        warnings.append(f"capabilities that this machine withholds were not given: {named}")
     if inheritable:
         # Before the bounding set shrinks: what is outside of it can no longer become inheritable.
         syscalls.capset(have, have, inheritable)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kestrel.base.errors import InvalidArgument, KestrelError
+from kestrel.linux.capabilities import BITS, effective
 from kestrel.oci.runtime_defaults import DEFAULT_CAPABILITIES
 
 pytestmark = pytest.mark.root
@@ -67,6 +68,18 @@ async def test_capabilities_are_the_default_set_and_none_inheritable(box: Any) -
     assert sets["CapInh:"] == sets["CapAmb:"] == "0" * 16
     assert int(sets["CapEff:"], 16).bit_count() == len(DEFAULT_CAPABILITIES)
     assert sets["CapEff:"] == sets["CapPrm:"] == sets["CapBnd:"]
+
+
+async def test_capabilities_that_the_machine_withholds_are_named(box: Any) -> None:
+    missing = [name for name, bit in BITS.items() if not bit & effective()]
+    spec = box.spec("true")
+    wanted = ["CAP_CHOWN", *missing]
+    spec["process"]["capabilities"] = {"bounding": wanted, "effective": wanted, "permitted": wanted}
+    warnings: list[str] = []
+    await box.start("c", spec, warn=warnings.append)
+    await box.ended("c")
+    said = f"capabilities that this machine withholds were not given: {' '.join(missing)}"
+    assert warnings == ([said] if missing else [])
 
 
 async def test_seccomp_is_on_and_refuses_what_administers_the_machine(box: Any) -> None:

@@ -40,6 +40,7 @@ def test_effective_stays_within_permitted_and_ambient_within_both() -> None:
     )
     assert process.effective == BITS["CAP_CHOWN"]
     assert process.ambient == 0
+    assert "capability CAP_KILL is not made effective: it is not permitted" in process.warnings
 
 
 def test_an_ambient_capability_that_cannot_be_had_is_a_warning() -> None:

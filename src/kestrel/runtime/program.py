@@ -17,6 +17,7 @@ from kestrel.runtime.process import DEFAULT_PATH
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
+INTERPRETERS = 5  # that are scripts themselves; after that it is ELOOP (exec_binprm in fs/exec.c)
 
 _MACHINES = {3: "386", 40: "arm", 62: "amd64", 183: "arm64", 243: "riscv64", 22: "s390x", 21: "ppc64le"}
 """ELF `e_machine` (`elf.h`) in the words of image platforms."""
@@ -70,17 +71,40 @@ def _may_execute(path: str) -> bool:
 
 def explain(path: str, error: OSError) -> KestrelError:
     """Return the error to report for an execve(2) of `path` that failed."""
-    head = _head(path)
+    last, head = _last(path)
+    whose = f"its interpreter {last}: " if last != path else ""
     if error.errno == errno.ENOENT:
-        return _missing(path, head)
+        return _missing(path, last, head, whose)
     if error.errno == errno.EACCES:
-        return PermissionDenied(
-            f'exec: "{path}": permission denied', hint=_why_not_executable(path), exit_code=NOT_EXECUTABLE
-        )
+        hint = whose + _why_not_executable(last)
+        return PermissionDenied(f'exec: "{path}": permission denied', hint=hint, exit_code=NOT_EXECUTABLE)
     if error.errno == errno.ENOEXEC:
-        return InvalidArgument(f"exec {path}: exec format error", hint=_why_format(head), exit_code=NOT_EXECUTABLE)
+        hint = whose + _why_format(head)
+        return InvalidArgument(f"exec {path}: exec format error", hint=hint, exit_code=NOT_EXECUTABLE)
     reason = os.strerror(error.errno or 0).lower()
     return InvalidArgument(f"exec {path}: {reason}", hint=None, exit_code=NOT_EXECUTABLE)
+
+
+def _last(path: str) -> tuple[str, bytes]:
+    """Return the file that the kernel comes to in the end, by way of scripts and their interpreters, and its head.
+
+    It is the last one that is there: a script whose interpreter is not, or that may not be executed, is one itself.
+    """
+    head = _head(path)
+    for _ in range(INTERPRETERS):
+        interpreter = _interpreter(head)
+        if not interpreter or not os.path.exists(interpreter) or not _may_execute(path):
+            break
+        path, head = interpreter, _head(interpreter)
+    return path, head
+
+
+def _interpreter(head: bytes) -> str:
+    """Return what the first line of a script names, empty when it is none (`man 2 execve`, "Interpreter scripts")."""
+    if not head.startswith(b"#!"):
+        return ""
+    words = head[2:].split(b"\n", 1)[0].replace(b"\t", b" ").strip(b" ").split(b" ", 1)
+    return words[0].decode(errors="replace")
 
 
 def _head(path: str) -> bytes:
@@ -97,27 +121,27 @@ def _head(path: str) -> bytes:
         os.close(fd)
 
 
-def _missing(path: str, head: bytes) -> KestrelError:
+def _missing(path: str, last: str, head: bytes, whose: str) -> KestrelError:
     missing = f"exec {path}: no such file or directory"
-    if head.startswith(b"#!"):
-        line = head[2:].split(b"\n", 1)[0]
-        interpreter = line.strip(b" \t").split(b" ", 1)[0].decode(errors="replace")
-        if line.endswith(b"\r"):
+    interpreter = _interpreter(head)
+    if interpreter:
+        if head.split(b"\n", 1)[0].endswith(b"\r"):
             name = interpreter.rstrip("\r")
             return NotFound(
-                f"{missing}: its first line ends with CRLF, so the interpreter is taken to be {name + chr(13)!r}",
-                hint=f"save {path} with Unix line endings (dos2unix, or `* text eol=lf` in .gitattributes)",
+                f"{missing}: {whose}its first line ends with CRLF, so the interpreter is taken to be "
+                f"{name + chr(13)!r}",
+                hint=f"save {last} with Unix line endings (dos2unix, or `* text eol=lf` in .gitattributes)",
                 exit_code=NOT_FOUND,
             )
         return NotFound(
-            f"{missing}: its interpreter {interpreter} is not in the image",
-            hint=f"install {interpreter}, or change the first line of {path}",
+            f"{missing}: {whose}its interpreter {interpreter} is not in the image",
+            hint=f"install {interpreter}, or change the first line of {last}",
             exit_code=NOT_FOUND,
         )
     loader = _loader(head)
     if loader:
         return NotFound(
-            f"{missing}: its loader {loader} is not in the image",
+            f"{missing}: {whose}its loader {loader} is not in the image",
             hint="the program was built for another C library or base image; build it statically or use its own base",
             exit_code=NOT_FOUND,
         )

@@ -75,3 +75,48 @@ def test_another_machine_s_program_names_both(tmp_path: Path) -> None:
 def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:
     error = program.explain(str(script(tmp_path / "x", b"")), OSError(errno.ENOEXEC, ""))
     assert error.hint == "the file is empty"
+
+
+DYNAMIC = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 1)
+LOADER = DYNAMIC.ljust(64, b"\0") + struct.pack("<IIQQQQQQ", 3, 4, 120, 0, 0, 12, 12, 1) + b"/lib/absent\0"
+FOREIGN = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 2, 21) + bytes(44)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "number", "said"),
+    [
+        (LOADER, 0o755, errno.ENOENT, "its loader /lib/absent is not in the image"),
+        (b"#!/absent\n", 0o755, errno.ENOENT, "its interpreter /absent is not in the image"),
+        (b"#!/bin/sh\r\n", 0o755, errno.ENOENT, "its first line ends with CRLF"),
+        (FOREIGN, 0o755, errno.ENOEXEC, "wrong architecture: the program is for ppc64le"),
+        (b"", 0o755, errno.ENOEXEC, "the file is empty"),
+        (b"", 0o644, errno.EACCES, "it is not executable; chmod +x"),
+    ],
+    ids=("loader", "interpreter", "crlf", "foreign", "empty", "plain"),
+)
+def test_an_interpreter_that_cannot_be_executed_is_named(
+    tmp_path: Path, content: bytes, mode: int, number: int, said: str
+) -> None:
+    script(tmp_path / "inner", content, mode)
+    script(tmp_path / "middle", f"#!{tmp_path}/inner\n".encode())
+    outer = script(tmp_path / "outer", f"#! {tmp_path}/middle\t-u\n".encode())
+    error = program.explain(str(outer), OSError(number, ""))
+    assert f"its interpreter {tmp_path}/inner: {said}" in f"{error.message} {error.hint}"
+
+
+def test_an_interpreter_that_is_a_directory_is_named_and_a_script_that_may_not_be_executed_is_one_itself(
+    tmp_path: Path,
+) -> None:
+    outer = script(tmp_path / "outer", f"#!{tmp_path}\n".encode())
+    assert (
+        program.explain(str(outer), OSError(errno.EACCES, "")).hint == f"its interpreter {tmp_path}: it is a directory"
+    )
+    outer.chmod(0o644)
+    assert program.explain(str(outer), OSError(errno.EACCES, "")).hint == (
+        f"it is not executable; chmod +x {outer} in the image"
+    )
+
+
+def test_scripts_that_are_their_own_interpreters_are_no_endless_search(tmp_path: Path) -> None:
+    outer = script(tmp_path / "outer", f"#!{tmp_path}/outer\n".encode())
+    assert "levels of symbolic links" in program.explain(str(outer), OSError(errno.ELOOP, "")).message

@@ -238,6 +238,8 @@ def _comparison(entry: Mapping[str, Any]) -> _Comparison:
     operator = _OPERATORS.get(str(entry.get("op")))
     if operator is None:
         raise ValueError(f"unknown operator {entry.get('op')!r}")
+    if not 0 <= entry["index"] <= 5:
+        raise ValueError(f"argument index {entry['index']} is not from 0 to 5")
     return _Comparison(entry["index"], operator, entry["value"], entry.get("valueTwo", 0))
 
 

@@ -33,7 +33,7 @@ from kestrel.runtime import devices, operations, process, program, scheduling
 from kestrel.runtime.channel import Channel, encode
 from kestrel.runtime.messages import error_to_json
 from kestrel.runtime.place import Place
-from kestrel.runtime.plan import Plan
+from kestrel.runtime.plan import KINDS, Plan
 from kestrel.runtime.process import Process
 from kestrel.runtime.users import Ids
 
@@ -109,7 +109,9 @@ def guarded(channel: Channel, body: Callable[[], NoReturn]) -> NoReturn:
 
 
 def translated(error: BaseException) -> BaseException:
-    """Return an OSError as an error of ours that says what was being done; others as they are."""
+    """Return what the system said as an error of ours that says what was being done; others as they are."""
+    if isinstance(error, MemoryError):
+        return InvalidArgument("cannot allocate memory", hint="is one of process.rlimits too low, such as RLIMIT_AS?")
     if not isinstance(error, OSError) or isinstance(error, KestrelError):
         return error
     place = f": {error.filename}" if error.filename else ""
@@ -150,8 +152,7 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
         # Only now: its root is the group of the process at the time (`man 7 cgroup_namespaces`).
         syscalls.unshare(abi.CLONE_NEWCGROUP)
     for bit, path in plan.joined:
-        with opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
-            syscalls.setns(fd, bit)
+        _join(bit, path)
     if child.owned and child.ids is not None:
         child = replace(child, user_namespace=child.ids.make(enter=child.owned))
     os.setsid()
@@ -168,6 +169,17 @@ def _run(make: Callable[[Channel], Plan], child: Child) -> NoReturn:
     masters = [place.console] if place.console >= 0 else []
     own_mounts = bool(plan.new & abi.CLONE_NEWNS)
     finish(plan.process, child, place.terminal, masters, warnings, plan.start_hooks, own_mounts=own_mounts)
+
+
+def _join(bit: int, path: str) -> None:
+    try:
+        with opened(os.open(path, os.O_RDONLY | os.O_CLOEXEC)) as fd:
+            syscalls.setns(fd, bit)
+    except OSError as error:
+        kind = next(name for name, value in KINDS.items() if value == bit)
+        reason = os.strerror(error.errno or 0).lower()
+        hint = f"it is no {kind} namespace" if error.errno == errno.EINVAL else None
+        raise InvalidArgument(f"the {kind} namespace {path} cannot be joined: {reason}", hint=hint) from None
 
 
 def close_others(child: Child, *others: int) -> None:
@@ -238,6 +250,8 @@ def finish(
         user_namespace=child.user_namespace,
         own_mounts=own_mounts,
     )
+    if apart.gate is not None and task.rlimits:
+        _require_descriptor(apart.gate)
     env = process.environment(task)
     path = program.find(task.args[0], env)
     told = [warning for warning in (*warnings, *limited, *task.warnings) if warning]
@@ -282,6 +296,18 @@ def _wait_at(gate: sockets.Socket, creator: Channel) -> Channel:
     connection, _ = gate.accept()
     gate.close()
     return Channel(connection)
+
+
+def _require_descriptor(gate: sockets.Socket) -> None:
+    """Say that there is none left for the one who starts us while there still is somebody to hear it."""
+    try:
+        os.close(os.dup(gate.fileno()))
+    except OSError as error:
+        if error.errno == errno.EMFILE:
+            raise InvalidArgument(
+                "too many open files: RLIMIT_NOFILE leaves none for the start of the program",
+                hint="raise it in process.rlimits",
+            ) from None
 
 
 def _end(number: int, _frame: object) -> NoReturn:

@@ -172,7 +172,7 @@ class MountFilesystem(Operation):
         if self.kind in ("proc", "sysfs"):
             target = _proc_target(place, self.destination)
         else:
-            target = mounts.make_directories(place.root, self.destination)
+            target = _directory(place.root, self.destination)
         with opened(target):
             try:
                 mount = mounts.filesystem(self.kind, pairs, attributes=self.options.add)
@@ -183,6 +183,15 @@ class MountFilesystem(Operation):
                     _copy_up(target, mount)
                 place.put(mount, target, self.destination)
                 _settle(mount, self.options)
+
+
+def _directory(root: int, path: str) -> int:
+    try:
+        return mounts.make_directories(root, path)
+    except NotADirectoryError:
+        raise InvalidArgument(
+            f"cannot mount a directory at {path}: what is there, or on the way there, is a file"
+        ) from None
 
 
 def _mode_of(place: Place, path: str) -> list[tuple[str, str]]:
@@ -287,7 +296,7 @@ class MountBind(Operation):
         if self.options.destination_link:
             target = mounts.make_entry(place.root, self.destination)
         else:
-            target = (mounts.make_directories if directory else mounts.make_file)(place.root, self.destination)
+            target = (_directory if directory else mounts.make_file)(place.root, self.destination)
         if syscalls.filesystem_type(target) == abi.PROC_SUPER_MAGIC and self.destination not in PROC_OVERLAYS:
             os.close(target)
             raise InvalidArgument(f"{self.destination} cannot be mounted because it is inside /proc")

@@ -15,6 +15,7 @@ Only for a process with one thread (research/runtime section 4, row 29).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -152,19 +153,28 @@ def _at_another_time(plan: Plan, start: Callable[[int], Started]) -> Started:
     """
     syscalls.unshare(abi.CLONE_NEWTIME)
     try:
-        with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
-            file.write("".join(f"{clock} {whole} {rest}\n" for clock, whole, rest in plan.time_offsets).encode())
+        _set_offsets("".join(f"{clock} {whole} {rest}\n" for clock, whole, rest in plan.time_offsets))
         return start(plan.new & ~abi.CLONE_NEWTIME)
     finally:
         with open("/proc/self/ns/time", "rb", buffering=0) as own:
             syscalls.setns(own.fileno(), abi.CLONE_NEWTIME)
 
 
+def _set_offsets(offsets: str) -> None:
+    try:
+        with open("/proc/self/timens_offsets", "wb", buffering=0) as file:
+            file.write(offsets.encode())
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        shown = ", ".join(offsets.splitlines())
+        raise InvalidArgument(f"linux.timeOffsets: the kernel refuses {shown}: {reason}") from None
+
+
 def _clone(flags: int, group: Group | None, pid_namespace: int) -> tuple[int, int]:
     """clone3(2), into the group where the kernel can do that, and into another PID namespace when asked."""
     directory = group.directory() if group is not None else -1
     if pid_namespace >= 0:
-        syscalls.setns(pid_namespace, abi.CLONE_NEWPID)  # for children only (`man 2 setns`)
+        _enter_pid_namespace(pid_namespace)
     try:
         return syscalls.clone3(flags, exit_signal=0 if flags & abi.CLONE_PARENT else signals.SIGCHLD, cgroup=directory)
     finally:
@@ -172,6 +182,16 @@ def _clone(flags: int, group: Group | None, pid_namespace: int) -> tuple[int, in
             os.close(directory)
         if pid_namespace >= 0:
             _back_to_own_pid_namespace()
+
+
+def _enter_pid_namespace(fd: int) -> None:
+    """setns(2), which for this type is about children only."""
+    try:
+        syscalls.setns(fd, abi.CLONE_NEWPID)
+    except OSError as error:
+        name, reason = os.readlink(f"/proc/self/fd/{fd}"), os.strerror(error.errno or 0).lower()
+        hint = "it is no pid namespace" if error.errno == errno.EINVAL else None
+        raise InvalidArgument(f"the pid namespace {name} cannot be joined: {reason}", hint=hint) from None
 
 
 def _back_to_own_pid_namespace() -> None:

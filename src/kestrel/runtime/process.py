@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_ID = 2**32 - 2
+MAX_GROUPS = 65536  # NGROUPS_MAX (`man 2 setgroups`)
 PASSWD_SIZE = 1 << 20  # bytes of an image's /etc/passwd that are looked at
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 
@@ -98,7 +99,7 @@ def parse(process: Mapping[str, Any], seccomp: Filter | None = None, linux: Mapp
         cwd=cwd,
         uid=_identifier(user.get("uid", 0), "uid"),
         gid=_identifier(user.get("gid", 0), "gid"),
-        groups=tuple(_identifier(gid, "additionalGids") for gid in user.get("additionalGids") or []),
+        groups=_groups(user.get("additionalGids") or ()),
         umask=user.get("umask", 0o022),
         terminal=bool(process.get("terminal")),
         **sets,
@@ -131,6 +132,12 @@ def _identifier(value: object, name: str) -> int:
     if type(value) is not int or not 0 <= value <= MAX_ID:
         raise InvalidArgument(f"process.user.{name} {value!r} is not a number from 0 to {MAX_ID}")
     return value
+
+
+def _groups(given: Sequence[object]) -> tuple[int, ...]:
+    if len(given) > MAX_GROUPS:
+        raise InvalidArgument(f"process.user.additionalGids has {len(given)} groups, the most are {MAX_GROUPS}")
+    return tuple(_identifier(gid, "additionalGids") for gid in given)
 
 
 def _capabilities(spec: Mapping[str, Sequence[str]]) -> tuple[dict[str, int], list[str]]:

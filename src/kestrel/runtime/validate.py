@@ -44,6 +44,12 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
         if not isinstance(entry.get("destination"), str) or not entry["destination"]:
             raise InvalidArgument("a mount has no destination")
         _mount(entry, own)
+    for device in linux.get("devices") or ():
+        if device["type"] not in ("c", "u", "b", "p"):
+            raise InvalidArgument(
+                f"linux.devices: {device['path']} is of unknown type {device['type']!r}",
+                hint="c or u for a character device, b for a block device, p for a FIFO",
+            )
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
         if name == "kernel.hostname" or (name == "kernel.domainname" and spec.get("domainname", value) != value):

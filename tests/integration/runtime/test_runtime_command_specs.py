@@ -174,3 +174,45 @@ def test_every_flag_of_a_filesystem_that_is_advertised_can_be_asked_for(runtime:
     ]
     runtime.spec("true", mounts=[{"destination": "/proc", "type": "proc", "source": "proc"}, *mounts])
     runtime.ok("run", "--bundle", str(runtime.bundle), "one")
+
+
+def limited(kind: str, limit: int) -> dict[str, Any]:
+    return {"process": {"rlimits": [{"type": kind, "soft": limit, "hard": limit}]}}
+
+
+def joining(kind: str, path: str) -> dict[str, Any]:
+    return {
+        "linux": {"namespaces": [*(entry for entry in KINDS if entry["type"] != kind), {"type": kind, "path": path}]}
+    }
+
+
+def mounting(**mount: Any) -> dict[str, Any]:
+    return {"mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, mount]}
+
+
+RULE = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 6, "value": 1, "op": "SCMP_CMP_EQ"}]}
+LATER = {"namespaces": [*KINDS, {"type": "time"}], "timeOffsets": {"monotonic": {"secs": 2**62}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (limited("RLIMIT_NOFILE", 3), "too many open files: RLIMIT_NOFILE leaves none for the start of the program"),
+        (limited("RLIMIT_AS", 4096), "cannot allocate memory"),
+        ({"process": {"user": {"uid": 0, "gid": 0, "additionalGids": [1] * 70000}}}, "additionalGids has 70000 groups"),
+        ({"linux": {"devices": [{"path": "/dev/q", "type": "x"}]}}, "/dev/q is of unknown type 'x'"),
+        ({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [RULE]}}}, "index 6 is not from 0 to 5"),
+        (joining("network", "/proc/self/ns/ipc"), "the network namespace /proc/self/ns/ipc cannot be joined"),
+        (joining("ipc", "/etc/passwd"), "the ipc namespace /etc/passwd cannot be joined: invalid argument"),
+        (joining("ipc", "/absent"), "the ipc namespace /absent cannot be joined: no such file or directory"),
+        (joining("pid", "/proc/self/ns/ipc"), "cannot be joined: invalid argument"),
+        ({"linux": LATER}, "linux.timeOffsets: the kernel refuses monotonic 4611686018427387904 0"),
+        (mounting(destination="/etc/passwd", type="tmpfs"), "cannot mount a directory at /etc/passwd"),
+        (mounting(destination="/etc/passwd/x", source="/tmp", options=["bind"]), "cannot mount a directory at /etc"),
+    ],
+)
+def test_what_cannot_be_had_is_said_in_a_sentence(runtime: Any, changes: dict[str, Any], said: str) -> None:
+    runtime.spec("true", **changes)
+    done = runtime("run", "--bundle", str(runtime.bundle), "one")
+    assert done.returncode == 1
+    assert said in done.stderr

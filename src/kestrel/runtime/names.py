@@ -10,6 +10,7 @@ from kestrel.base.errors import InvalidArgument
 from kestrel.base.values import dataclass
 from kestrel.linux import abi, mounts, sockets, syscalls
 from kestrel.linux.mounts import opened
+from kestrel.runtime import validate
 from kestrel.runtime.place import Operation, Place
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ class SetSysctl(Operation):
 
 
 def write_sysctls(values: Mapping[str, str]) -> None:
-    """Write sysctls by their dotted names in the caller's namespaces; the names were checked before (`validate`)."""
+    """Write sysctls by their names in the caller's namespaces; the names were checked before (`validate`)."""
     if not values:
         return
     with opened(mounts.filesystem("proc")) as proc:
@@ -43,9 +44,10 @@ def write_sysctls(values: Mapping[str, str]) -> None:
 
 
 def _write(proc: int, name: str, value: str) -> None:
+    path = validate.dotted(name).translate(validate.SWAPPED)
     resolve = abi.RESOLVE_BENEATH | abi.RESOLVE_NO_SYMLINKS | abi.RESOLVE_NO_XDEV
     try:
-        fd = syscalls.openat2(proc, "sys/" + name.replace(".", "/"), os.O_WRONLY, resolve)
+        fd = syscalls.openat2(proc, "sys/" + path, os.O_WRONLY, resolve)
     except FileNotFoundError:
         raise InvalidArgument(f"sysctl {name!r} does not exist on this kernel") from None
     with opened(fd):

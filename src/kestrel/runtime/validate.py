@@ -21,6 +21,7 @@ _IPC_SYSCTLS = frozenset(
     f"kernel.{name}"
     for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced auto_msgmni msg_next_id".split()
 )
+SWAPPED = {ord("."): "/", ord("/"): "."}
 _UTS_SYSCTLS = frozenset(("kernel.domainname", "kernel.hostname"))
 
 
@@ -52,8 +53,8 @@ def check(spec: Mapping[str, Any], sandbox: frozenset[str] = frozenset()) -> Non
             )
     for name, value in (linux.get("sysctl") or {}).items():
         sysctl(name, value, own)
-        if name == "kernel.hostname" or (name == "kernel.domainname" and spec.get("domainname", value) != value):
-            member = name.removeprefix("kernel.")
+        member = dotted(name).removeprefix("kernel.")
+        if member == "hostname" or (member == "domainname" and spec.get("domainname", value) != value):
             raise InvalidArgument(f"sysctl {name!r} is not allowed as it conflicts with the OCI {member!r} field")
     _net_devices(linux.get("netDevices") or {}, own)
     if linux.get("intelRdt"):
@@ -102,14 +103,24 @@ def _net_devices(devices: Mapping[str, Any], own: frozenset[str]) -> None:
             raise InvalidArgument(f"linux.netDevices: two devices are to be {name}")
 
 
+def dotted(name: str) -> str:
+    """Return a setting's name with dots between its words, whichever of both characters parts them.
+
+    The first one does; then the other stands for a dot in a word, such as a device's name (`man 5 sysctl.d`).
+    """
+    first = next((c for c in name if c in "./"), ".")
+    return name.translate(SWAPPED) if first == "/" else name
+
+
 def sysctl(name: str, value: object, own: frozenset[str]) -> None:
     """Raise InvalidArgument unless the setting belongs to one of the namespaces `own`.
 
     The name is checked by its characters first: `kernel.shm_rmid_forced+...` or `net/../kernel` once reached the
     host's core_pattern (CVE-2022-0811).
     """
-    if not name or not all(part and all(c.isalnum() or c in "_-" for c in part) for part in name.split(".")):
+    if not all(part and all(c.isalnum() or c in "_-" for c in part) for part in name.replace("/", ".").split(".")):
         raise InvalidArgument(f"sysctl {name!r} is not a dotted name of letters, digits, _ and -")
+    name = dotted(name)
     if not isinstance(value, str) or any(ord(c) < 32 and c != "\t" for c in value):
         raise InvalidArgument(f"sysctl {name}: the value must be one line of text")
     kind = None

@@ -202,14 +202,17 @@ async def test_mount_propagation_reaches_a_slave_and_never_the_host(box: Any, tm
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
-async def test_a_sysctl_of_the_host_is_refused_and_one_of_the_sandbox_is_set(box: Any) -> None:
+@pytest.mark.parametrize("dot", [".", "/"])
+async def test_a_sysctl_of_the_host_is_refused_and_one_of_the_sandbox_is_set(box: Any, dot: str) -> None:
     with pytest.raises(InvalidArgument, match="would change the host"):
-        await box.create("c", box.spec("true", sysctl={"kernel.core_pattern": "x"}))
-    output = await box.script("cat /proc/sys/net/ipv4/ip_forward", sysctl={"net.ipv4.ip_forward": "1"})
+        await box.create("c", box.spec("true", sysctl={f"kernel{dot}core_pattern": "x"}))
+    output = await box.script("cat /proc/sys/net/ipv4/ip_forward", sysctl={f"net{dot}ipv4{dot}ip_forward": "1"})
     assert output == "1\n"
 
 
-@pytest.mark.parametrize("name", ["kernel.shm_rmid_forced=1+kernel.core_pattern", "net/../kernel.x", "net..x", ""])
+@pytest.mark.parametrize(
+    "name", ["kernel.shm_rmid_forced=1+kernel.core_pattern", "net/../kernel.x", "net..x", "/net", ""]
+)
 async def test_a_sysctl_name_that_is_no_name_is_refused(box: Any, name: str) -> None:
     with pytest.raises(InvalidArgument, match="not a dotted name"):
         await box.create("c", box.spec("true", sysctl={name: "1"}))

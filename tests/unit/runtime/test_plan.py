@@ -5,7 +5,7 @@ from kestrel.linux import abi
 from kestrel.linux.rootfs import Lower, Rootfs
 from kestrel.oci.runtime_defaults import default_spec
 from kestrel.oci.runtime_shape import SPEC, fitted
-from kestrel.runtime import devices, names, plan, sandbox
+from kestrel.runtime import devices, names, plan, sandbox, validate
 from kestrel.runtime import operations as op
 from kestrel.runtime.messages import SandboxRequest
 
@@ -157,6 +157,8 @@ def test_a_plan_says_what_it_will_do_in_words() -> None:
         {"sysctl": {"net.ipv4.ip_forward": "1"}},
         {"sysctl": {"kernel.shm_rmid_forced": "1\n2"}},
         {"namespaces": [{"type": "uts"}], "sysctl": {"kernel.hostname": "box"}},
+        {"namespaces": [{"type": "uts"}], "sysctl": {"kernel/hostname": "box"}},
+        {"namespaces": [{"type": "network"}], "sysctl": {"net/../kernel/core_pattern": "|/evil"}},
     ],
 )
 def test_a_spec_that_is_wrong_or_would_change_the_host_is_refused(change: dict[str, object]) -> None:
@@ -209,6 +211,20 @@ def test_network_devices_need_a_network_namespace() -> None:
     spec["linux"]["netDevices"] = {"eth0": {}}
     with pytest.raises(InvalidArgument, match="network namespace"):
         plan.build(spec, ROOT)
+
+
+@pytest.mark.parametrize(
+    ("name", "dotted"),
+    [
+        ("net.ipv4.ip_forward", "net.ipv4.ip_forward"),
+        ("net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+        ("net/ipv4/conf/eth0.1/forwarding", "net.ipv4.conf.eth0/1.forwarding"),
+        ("net.ipv4.conf.eth0/1.forwarding", "net.ipv4.conf.eth0/1.forwarding"),
+    ],
+)
+def test_the_words_of_a_sysctl_are_parted_by_either_character(name: str, dotted: str) -> None:
+    assert validate.dotted(name) == dotted
+    validate.sysctl(name, "1", frozenset({"network"}))
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.1"])

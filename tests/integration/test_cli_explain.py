@@ -73,6 +73,10 @@ def test_what_would_be_run_is_explained_before_and_nothing_is_made_for_it(platfo
     assert steps[-1] == "run cat /etc/passwd as user 1000:1000 in /"
     assert said(answer, "limits") == ["67.1MB of memory; who wants more is killed"]
     assert said(answer, "devices")[0].endswith("terminals, /dev/nothing")
+    rights = said(answer, "capabilities")
+    assert rights[0].startswith("none for user 1000; setuid programs may have up to 14 of 41: chown, ")
+    held = platform("explain", "--json", "-u", "alice", "--security-opt", "no-new-privileges", "box")
+    assert said(held, "capabilities")[0] == "none for user 1000"
     assert platform("ps", "-a", "--json").json() == before
     assert not (platform.root / "volumes" / "unmade").exists()
     assert "an address on the bridge, when it runs" in platform("explain", "box").out

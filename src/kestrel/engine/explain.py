@@ -113,10 +113,9 @@ def _network(sandbox: Sandbox) -> list[Explained]:
 
 
 def _rights(container: Container, spec: dict[str, Any]) -> list[Explained]:
-    kept = kept_capabilities(container.config.security)
-    names = ", ".join(name.removeprefix("CAP_").lower() for name in kept) or "none"
-    found = [Explained("capabilities", f"{len(kept)} of {len(BITS)}: {names}")]
-    if container.config.security.no_new_privileges:
+    alone = container.config.security.no_new_privileges
+    found = [Explained("capabilities", _capabilities(container, spec["process"]["user"]["uid"], gains=not alone))]
+    if alone:
         found.append(Explained("capabilities", "no program it runs gains any: setuid bits count for nothing"))
     profile = spec["linux"].get("seccomp")
     if profile is None:
@@ -125,6 +124,16 @@ def _rights(container: Container, spec: dict[str, Any]) -> list[Explained]:
         name for rule in profile.get("syscalls", ()) if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]
     }
     return [*found, Explained("seccomp", f"{len(allowed)} system calls are allowed, some with some arguments only")]
+
+
+def _capabilities(container: Container, user: int, *, gains: bool) -> str:
+    """Say what its process has. All but root lose theirs at execve(2), as none is ambient (`man 7 capabilities`)."""
+    kept = kept_capabilities(container.config.security)
+    names = ", ".join(name.removeprefix("CAP_").lower() for name in kept) or "none"
+    counted = f"{len(kept)} of {len(BITS)}: {names}"
+    if not user or not kept:
+        return counted
+    return f"none for user {user}" + (f"; setuid programs may have up to {counted}" if gains else "")
 
 
 def _devices(spec: dict[str, Any]) -> list[Explained]:

@@ -36,11 +36,11 @@ class MakeDevice(Operation):
         os.close(mounts.make_directories(place.root, parent))
         flags, resolve = mounts.PATH | os.O_DIRECTORY, abi.RESOLVE_NO_SYMLINKS
         with opened(mounts.open_in_root(place.root, parent.lstrip("/") or ".", flags, resolve=resolve)) as directory:
-            self._make(name, directory)
-            if self.uid or self.gid:
+            if self._make(name, directory) and (self.uid or self.gid):
                 os.chown(name, self.uid, self.gid, dir_fd=directory, follow_symlinks=False)
 
-    def _make(self, name: str, directory: int) -> None:
+    def _make(self, name: str, directory: int) -> bool:
+        """Say whether it was made: one that is there already, perhaps the host's own, stays as it is."""
         bits = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}[self.kind]
         number = 0 if self.kind == "p" else os.makedev(self.major, self.minor)
         try:
@@ -48,7 +48,7 @@ class MakeDevice(Operation):
         except FileExistsError:
             found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if (stat.S_IFMT(found.st_mode), found.st_rdev) == (bits, number):
-                return
+                return False
             if not self.default:
                 raise InvalidArgument(
                     f"cannot make device {self.path} ({self.kind} {self.major}:{self.minor}): something else is there",
@@ -56,6 +56,7 @@ class MakeDevice(Operation):
                 ) from None
             os.unlink(name, dir_fd=directory)
             os.mknod(name, bits | self.mode, number, dir_fd=directory)
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,9 +98,10 @@ def test_a_mount_on_the_root_is_the_root(runtime: Any) -> None:
 def test_a_device_does_not_replace_what_the_image_has_in_its_place(runtime: Any) -> None:
     (runtime.bundle / "rootfs/precious").write_text("text")
     os.mkfifo(runtime.bundle / "rootfs/there", 0o600)
-    matching = {"path": "/there", "type": "p", "major": 1, "minor": 2}
+    matching = {"path": "/there", "type": "p", "major": 1, "minor": 2, "uid": 7}
     runtime.spec("true", linux={"devices": [matching]})
     runtime.ok("run", "--bundle", str(runtime.bundle), "one")
+    assert (runtime.bundle / "rootfs/there").stat().st_uid == 0
     runtime.spec("true", linux={"devices": [{"path": "/precious", "type": "c", "major": 1, "minor": 5}]})
     done = runtime("run", "--bundle", str(runtime.bundle), "one")
     assert done.returncode == 1

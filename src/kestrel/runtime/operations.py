@@ -353,7 +353,7 @@ class MountCgroups(Operation):
             tmpfs = mounts.filesystem("tmpfs", [("source", "tmpfs"), ("mode", "755")], attributes=writable)
             with opened(tmpfs):
                 for name in self.hierarchies:
-                    os.mkdir(_directory(name), 0o755, dir_fd=tmpfs)
+                    os.mkdir(_mounted_at(name), 0o755, dir_fd=tmpfs)
                 # Not once it is attached: below a root that is nowhere, as in the host's mount namespace, this fails.
                 mounts.set_attributes(tmpfs, add=self.options.add)
                 mounts.attach(tmpfs, target, name=self.destination)
@@ -363,7 +363,7 @@ class MountCgroups(Operation):
     def _hierarchy(self, tmpfs: int, name: str) -> None:
         flags = mounts.PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with (
-            opened(os.open(_directory(name), flags, dir_fd=tmpfs)) as place,
+            opened(os.open(_mounted_at(name), flags, dir_fd=tmpfs)) as place,
             opened(self._mount("cgroup", name)) as mount,
         ):
             mounts.attach(mount, place, name=name)
@@ -372,13 +372,13 @@ class MountCgroups(Operation):
         if not self.group:
             words = [(key, value or None) for key, _, value in (word.partition("=") for word in name.split(",")) if key]
             return mounts.filesystem(kind, words, attributes=self.options.add)
-        top = "/".join(("/sys/fs/cgroup", *_directory(name).split(",")[:1], self.group)).replace("//", "/")
+        top = "/".join(("/sys/fs/cgroup", *_mounted_at(name).split(",")[:1], self.group)).replace("//", "/")
         mount = mounts.clone(top, recursive=False)
         mounts.set_attributes(mount, add=self.options.add)
         return mount
 
 
-def _directory(hierarchy: str) -> str:
+def _mounted_at(hierarchy: str) -> str:
     """Return where a hierarchy is mounted: one without controllers, `name=systemd`, by its name."""
     return hierarchy.removeprefix("name=")
 

@@ -34,8 +34,15 @@ def _print(value: object) -> None:
 
 def do_create(root: str, options: Options) -> int:
     """Make a container that waits to be started."""
+    from kestrel.runtime import ending
+
     record, made = _create(root, options)
-    return _hand_over(root, record, made, options)
+    try:
+        _hand_over(made, options)
+    except BaseException:
+        ending.delete(root, record, force=True)
+        raise
+    return 0
 
 
 def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[Record, Made]":
@@ -93,22 +100,17 @@ def _check_terminal(options: Options, process: "dict[str, Any]", *, foreground: 
         raise InvalidArgument("cannot use console socket if runc will not detach or allocate tty")
 
 
-def _hand_over(root: str, record: Record, made: "Made", options: Options) -> int:
+def _hand_over(made: "Made", options: Options) -> None:
     """Give the caller of a process what it asked for; the PID file last, since it means that all is ready."""
-    from kestrel.runtime import ending, handed
+    from kestrel.runtime import handed
 
-    try:
-        report.warnings(made.warnings)
-        if made.master >= 0 and options.text("console-socket"):
-            handed.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
-        if options.text("pidfd-socket"):
-            handed.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
-        if options.text("pid-file"):
-            handed.write_pid(options.text("pid-file"), made.pid)
-    except BaseException:
-        ending.delete(root, record, force=True)
-        raise
-    return 0
+    report.warnings(made.warnings)
+    if made.master >= 0 and options.text("console-socket"):
+        handed.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
+    if options.text("pidfd-socket"):
+        handed.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
+    if options.text("pid-file"):
+        handed.write_pid(options.text("pid-file"), made.pid)
 
 
 def do_start(root: str, options: Options) -> int:
@@ -126,7 +128,7 @@ def do_run(root: str, options: Options) -> int:
     detached = options.on("detach")
     record, made = _create(root, options, foreground=not detached)
     try:
-        _hand_over(root, record, made, options)
+        _hand_over(made, options)
         starting.start(root, record)
     except BaseException:
         if os.path.exists(bundles.directory(root, record.id)):
@@ -229,7 +231,8 @@ def _freeze(root: str, options: Options, verb: str, *, frozen: bool) -> int:
 
 def do_exec(root: str, options: Options) -> int:
     """Run another program in a running container."""
-    from kestrel.runtime import cold, handed, joining
+    from kestrel.linux import signals
+    from kestrel.runtime import cold, joining
 
     record = _container(root, options)
     detached = options.on("detach")
@@ -246,13 +249,12 @@ def do_exec(root: str, options: Options) -> int:
         paused=options.on("ignore-paused"),
         below=joining.groups_below(options.all("cgroup")),
     )
-    report.warnings(made.warnings)
-    if made.master >= 0 and options.text("console-socket"):
-        handed.send_descriptor(options.text("console-socket"), made.master, b"/dev/ptmx")
-    if options.text("pidfd-socket"):
-        handed.send_descriptor(options.text("pidfd-socket"), made.pidfd, b"pidfd")
-    if options.text("pid-file"):
-        handed.write_pid(options.text("pid-file"), made.pid)
+    try:
+        _hand_over(made, options)
+    except BaseException:
+        signals.pidfd_send_signal(made.pidfd, signals.SIGKILL)
+        os.waitpid(made.pid, 0)
+        raise
     return 0 if detached else _wait(made, options)
 
 

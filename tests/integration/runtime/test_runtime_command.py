@@ -165,6 +165,14 @@ def test_a_detached_exec_goes_on_without_its_command(runtime: Any) -> None:
     runtime.until("one", "stopped")
 
 
+@pytest.mark.parametrize("option", ["--pid-file", "--pidfd-socket"])
+def test_an_exec_that_cannot_be_handed_over_leaves_no_process(runtime: Any, option: str) -> None:
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    done = runtime("exec", "-d", option, "/absent/name", "one", "sleep", "50")
+    assert (done.returncode, "/absent" in done.stderr) == (255, True)
+    assert json.loads(runtime.ok("ps", "--format", "json", "one")) == [runtime.state("one")["pid"]]
+
+
 def test_the_terminal_goes_to_the_console_socket(runtime: Any) -> None:
     runtime.spec("sh", "-c", "tty; read word; echo got $word", process={"terminal": True})
     done = runtime("create", "--bundle", str(runtime.bundle), "one")

@@ -165,7 +165,7 @@ def _name() -> str:
 def _version() -> int:
     from kestrel.oci.runtime_version import VERSION
 
-    sys.stdout.write(f"{_name()} version 0.1.0\ncommit: v0.1.0\nspec: {VERSION}\n")
+    report.output(f"{_name()} version 0.1.0\ncommit: v0.1.0\nspec: {VERSION}\n")
     return 0
 
 
@@ -182,5 +182,5 @@ def _help(command: str = "") -> int:
     for full, kind in (COMMANDS[command] if command else GLOBAL).items():
         names = ", ".join(f"-{alias}" if len(alias) == 1 else f"--{alias}" for alias in full.split(","))
         lines.append(f"   {names}{'' if kind == 'switch' else ' ' + kind.upper()}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    report.output("\n".join(lines) + "\n")
     return 0

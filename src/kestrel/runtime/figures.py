@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import sys
 import time
 
 from kestrel.base import plainjson
@@ -41,7 +40,8 @@ def wanted(options: Options) -> dict[str, Any]:
     """Return the limits to change, in the form of `linux.resources`: from a file, from `-` or from options."""
     source = options.text("resources")
     if source == "-":
-        return _resources(sys.stdin.read(), "standard input")
+        with open(0, encoding="utf-8", errors="surrogateescape", closefd=False) as file:
+            return _resources(file.read(), "standard input")
     if source:
         return bundles.read_spec(source, runtime_shape.RESOURCES)
     found: dict[str, Any] = {}

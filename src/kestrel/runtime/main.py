@@ -6,6 +6,7 @@ of the interpreter, so the first does nothing else. The second finds all it load
 """
 
 import gc
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -18,6 +19,9 @@ PARENTS = frozenset(("create", "run", "exec"))
 
 def main() -> "NoReturn":
     """Run the command line of this process."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:  # it was closed: what is opened next would take its number
+            posix.set_inheritable(posix.open("/dev/null", posix.O_RDWR), True)
     pack = None
     if not PARENTS.isdisjoint(sys.argv):
         from kestrel.linux import sealed
@@ -33,7 +37,6 @@ def main() -> "NoReturn":
     from kestrel.runtime import command
 
     code = command.main()
-    sys.stdout.flush()
     if pack is not None and code == 0:  # what explains a failure is not for every start
         pack.keep()
     os._exit(code)  # the interpreter's own end takes as long as some commands do

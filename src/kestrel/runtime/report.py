@@ -1,4 +1,4 @@
-"""What the command says besides its output: records, as runc's callers read them.
+"""What the command says: its output, and besides it records, as runc's callers read them.
 
     time="2026-01-02T15:04:05Z" level=error msg="container does not exist: a" hint="..."
 
@@ -7,10 +7,9 @@ errors. Records of level "debug" are written with `--debug` only: they tell a co
 """
 
 import os
-import sys
 import time
 
-from kestrel.base.errors import InvalidArgument
+from kestrel.base.errors import InvalidArgument, Unavailable
 
 _path, _json, _debug = "", False, False
 
@@ -29,12 +28,23 @@ def _open(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
+def output(text: str) -> None:
+    """Print what a command was called for. Raises Unavailable when it cannot be written."""
+    rest = os.fsencode(text)
+    try:
+        while rest:
+            rest = rest[os.write(1, rest) :]
+    except BrokenPipeError:
+        raise SystemExit(128 + 13) from None  # as SIGPIPE ends it, which Python ignores: nobody reads any more
+    except OSError as problem:
+        raise Unavailable(f"the output cannot be written: {problem.strerror}") from problem
+
+
 def error(message: str, hint: "str | None" = None) -> None:
     """Tell why the command fails."""
     _record("error", message, hint)
     if _path:
-        sys.stderr.write(f"{message}\n" + (f"hint: {hint}\n" if hint else ""))
-        sys.stderr.flush()
+        _say(f"{message}\n" + (f"hint: {hint}\n" if hint else ""))
 
 
 def warnings(messages: "tuple[str, ...] | list[str]") -> None:
@@ -64,16 +74,22 @@ def _record(level: str, message: str, hint: "str | None" = None) -> None:
     else:
         text = " ".join(f"{name}={_word(value)}" for name, value in members.items()) + "\n"
     if not _path:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        _say(text)
         return
     try:
         fd = _open(_path)
     except OSError as problem:
-        sys.stderr.write(f"the log {_path} cannot be written: {problem.strerror}\n")
+        _say(f"the log {_path} cannot be written: {problem.strerror}\n")
         return
     os.write(fd, text.encode())
     os.close(fd)
+
+
+def _say(text: str) -> None:
+    try:
+        os.write(2, os.fsencode(text))
+    except OSError:
+        pass  # what cannot be said must not change what is done
 
 
 def _word(text: str) -> str:

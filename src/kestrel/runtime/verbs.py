@@ -4,7 +4,6 @@ What only some commands need is imported by them: `state` is asked more often th
 """
 
 import os
-import sys
 
 from kestrel.base import plainjson
 from kestrel.base.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
@@ -26,7 +25,7 @@ def _container(root: str, options: Options) -> Record:
 
 
 def _print(value: object) -> None:
-    sys.stdout.write(plainjson.pretty(value) + "\n")
+    report.output(plainjson.pretty(value) + "\n")
 
 
 # --- life -----------------------------------------------------------------------------------------------------------
@@ -275,19 +274,17 @@ def do_list(root: str, options: Options) -> int:
             continue
         found.append((record, bundles.status(root, record)))
     if options.on("quiet"):
-        sys.stdout.write("".join(f"{record.id}\n" for record, _ in found))
+        report.output("".join(f"{record.id}\n" for record, _ in found))
     elif options.text("format") == "json":
-        sys.stdout.write(plainjson.dumps([record.report(now) for record, now in found]))
+        report.output(plainjson.dumps([record.report(now) for record, now in found]))
     else:
         rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
         rows += [
             (r.id, str(r.pid if now != state.STOPPED else 0), now, r.bundle, r.created, r.owner) for r, now in found
         ]
         widths = [max(len(row[column]) for row in rows) + 3 for column in range(6)]
-        for row in rows:
-            sys.stdout.write(
-                "".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip() + "\n"
-            )
+        lines = ("".join(word.ljust(width) for word, width in zip(row, widths, strict=True)) for row in rows)
+        report.output("".join(f"{line.rstrip()}\n" for line in lines))
     return 0
 
 
@@ -304,7 +301,7 @@ def do_ps(root: str, options: Options) -> int:
     _check_format(options)
     pids = list(groups.processes(record))
     if options.text("format") == "json":
-        sys.stdout.write(plainjson.dumps(pids) + "\n")
+        report.output(plainjson.dumps(pids) + "\n")
         return 0
     import subprocess
 
@@ -316,7 +313,7 @@ def do_ps(root: str, options: Options) -> int:
     column = head.index("PID")
     wanted = {str(pid) for pid in pids}
     kept = [line for line in lines[1:] if line.split()[column] in wanted]
-    sys.stdout.write("\n".join([lines[0], *kept]) + "\n")
+    report.output("\n".join([lines[0], *kept]) + "\n")
     return 0
 
 
@@ -331,8 +328,7 @@ def do_events(root: str, options: Options) -> int:
     if bundles.status(root, record) == state.STOPPED:
         raise FailedPrecondition(f"container with id {record.id} is not running")
     for event in [figures.event(record)] if options.on("stats") else figures.follow(record, pause):
-        sys.stdout.write(plainjson.dumps(event) + "\n")
-        sys.stdout.flush()
+        report.output(plainjson.dumps(event) + "\n")
     return 0
 
 

@@ -1,0 +1,53 @@
+"""`kestrel-runtime` whose own input, output or log is closed or full: what it was called for is done all the same."""
+
+import os
+import shlex
+import subprocess
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.root
+
+
+def shell(runtime: Any, words: str, rest: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the command with a shell's redirections."""
+    line = f"{shlex.join([*runtime.line, '--root', str(runtime.home / 'state')])} {words} {rest}"
+    with (runtime.home / "stderr").open("w+") as err:  # not a pipe, which a container would keep open
+        done = subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], stderr=err, text=True, timeout=30)
+    return subprocess.CompletedProcess(line, done.returncode, "", (runtime.home / "stderr").read_text())
+
+
+@pytest.mark.parametrize(("closed", "numbers"), [(">&-", (1,)), ("<&-", (0,)), ("<&- >&- 2>&-", (0, 1, 2))])
+def test_what_is_closed_is_the_null_device_to_a_container(runtime: Any, closed: str, numbers: tuple[int, ...]) -> None:
+    done = shell(runtime, f"run -d -b {runtime.bundle} one", closed)
+    assert (done.returncode, done.stderr) == (0, "")
+    pid_file = runtime.home / "pid"
+    done = shell(runtime, f"exec -d --pid-file {pid_file} one sleep 60", closed)
+    assert (done.returncode, done.stderr) == (0, "")
+    for pid in (runtime.state("one")["pid"], pid_file.read_text()):
+        assert {os.stat(f"/proc/{pid}/fd/{number}").st_rdev for number in numbers} == {os.makedev(1, 3)}
+
+
+@pytest.mark.parametrize("words", ["list", "features", "state one", "ps one", "--help"])
+def test_output_that_cannot_be_written_is_an_error_of_one_sentence(runtime: Any, words: str) -> None:
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert (shell(runtime, words, ">&-").returncode, shell(runtime, words, "| true").stderr) == (0, "")
+    done = shell(runtime, words, ">/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the output cannot be written: No space left on device" in done.stderr
+
+
+def test_events_end_quietly_when_nobody_reads_them_any_more(runtime: Any) -> None:
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    done = shell(runtime, "events --interval 20ms one", "| head -1")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_cannot_be_said_does_not_change_what_is_done(runtime: Any) -> None:
+    runtime.spec("sleep", "60", process={"capabilities": {"bounding": ["CAP_ODD"]}})
+    done = shell(runtime, f"run -d -b {runtime.bundle} one", "2>/dev/full")
+    assert done.returncode == 0
+    assert runtime.state("one")["status"] == "running"
+    assert shell(runtime, "state none", "2>/dev/full").returncode == 1

@@ -65,6 +65,7 @@ def debug(message: str) -> None:
 
 
 def _record(level: str, message: str, hint: "str | None" = None) -> None:
+    global _path
     members = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "level": level, "msg": message}
     members |= {"hint": hint} if hint else {}
     if _json:
@@ -73,16 +74,21 @@ def _record(level: str, message: str, hint: "str | None" = None) -> None:
         text = plainjson.dumps(members) + "\n"
     else:
         text = " ".join(f"{name}={_word(value)}" for name, value in members.items()) + "\n"
-    if not _path:
-        _say(text)
-        return
     try:
-        fd = _open(_path)
+        _write(text)
     except OSError as problem:
-        _say(f"the log {_path} cannot be written: {problem.strerror}\n")
-        return
-    os.write(fd, text.encode())
-    os.close(fd)
+        _say(f"the log {_path} cannot be written: {problem.strerror}\n{text}")
+        _path = ""  # what follows is said where this was
+
+
+def _write(text: str) -> None:
+    if not _path:
+        return _say(text)
+    fd = _open(_path)
+    try:
+        os.write(fd, os.fsencode(text))
+    finally:
+        os.close(fd)
 
 
 def _say(text: str) -> None:

@@ -51,3 +51,12 @@ def test_what_cannot_be_said_does_not_change_what_is_done(runtime: Any) -> None:
     assert done.returncode == 0
     assert runtime.state("one")["status"] == "running"
     assert shell(runtime, "state none", "2>/dev/full").returncode == 1
+
+
+def test_a_log_that_is_full_is_said_to_be_once(runtime: Any) -> None:
+    runtime.spec("sleep", "60", process={"capabilities": {"bounding": ["CAP_ODD"], "permitted": ["CAP_EVEN"]}})
+    done = runtime("--log", "/dev/full", "--debug", "run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert (done.returncode, done.stderr.count("the log /dev/full cannot be written")) == (0, 1)
+    assert "CAP_ODD" in done.stderr
+    done = runtime("--log", "/dev/full", "state", "none")
+    assert (done.returncode, done.stderr.count("container does not exist: none")) == (1, 1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 NAME = "kestrel-runtime"
 ROOT = "/run/kestrel-runtime"
 FAILED = 1
+INTERRUPTED = 130  # as a shell says it of SIGINT
 MANAGERS = ("cgroupfs", "disabled")
 
 GLOBAL = {
@@ -119,6 +120,8 @@ def main() -> int:
         told = f"{name} failed: {message}" if "pid-file" in COMMANDS.get(name, ()) else message
         report.error(told, error.hint if isinstance(error, KestrelError) else None)
         code = 255 if name == "exec" else FAILED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     return code
 
 

@@ -45,9 +45,11 @@ def do_create(root: str, options: Options) -> int:
 
 
 def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[Record, Made]":
+    from kestrel.linux import signals
     from kestrel.oci import runtime_shape
     from kestrel.runtime import cold
 
+    signals.signal(signals.SIGTERM, signals.default_int_handler)  # so that what is made is taken back
     if len(options.words) != 1:
         raise InvalidArgument("exactly one container id is wanted", hint="create|run [options] --bundle DIRECTORY ID")
     pid_file, bundle = options.text("pid-file"), os.path.realpath(options.text("bundle") or ".")

@@ -1,8 +1,13 @@
-"""`kestrel-runtime` whose own input, output or log is closed or full: what it was called for is done all the same."""
+"""`kestrel-runtime` as who calls it may leave it: with its input, output or log closed or full, and interrupted."""
 
 import os
 import shlex
+import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,3 +65,42 @@ def test_a_log_that_is_full_is_said_to_be_once(runtime: Any) -> None:
     assert "CAP_ODD" in done.stderr
     done = runtime("--log", "/dev/full", "state", "none")
     assert (done.returncode, done.stderr.count("container does not exist: none")) == (1, 1)
+
+
+@contextmanager
+def called(runtime: Any, *words: str) -> Iterator["subprocess.Popen[str]"]:
+    """Have the command at work, and see that it says nothing more than it has to."""
+    with (runtime.home / "stderr").open("w") as err:
+        line = [*runtime.line, "--root", str(runtime.home / "state"), *words]
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=err, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+    assert (runtime.home / "stderr").read_text() == ""
+
+
+def test_events_are_interrupted_quietly(runtime: Any) -> None:
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    with called(runtime, "events", "one") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_creation_that_is_interrupted_leaves_nothing(runtime: Any, verb: str, number: signal.Signals) -> None:
+    begun = runtime.home / "begun"
+    script = f"echo $$ >{begun}.new; mv {begun}.new {begun}; exec sleep 2"
+    runtime.spec("true", hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]})
+    with called(runtime, verb, "--bundle", str(runtime.bundle), "one") as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(10) == 130
+    assert not (runtime.home / "state/one").exists()
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/{runtime.cgroup}"))
+    os.kill(int(begun.read_text()), signal.SIGKILL)

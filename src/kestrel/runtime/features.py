@@ -6,7 +6,6 @@ import os
 
 from kestrel.linux.capabilities import BITS
 from kestrel.oci.runtime_defaults import default_spec
-from kestrel.oci.runtime_version import VERSION
 from kestrel.runtime import filters, hooks, options
 from kestrel.runtime.plan import KINDS
 
@@ -14,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+NEWEST = "1.3.0"
+"""The newest version of the specification whose members are known: linux.netDevices and linux.memoryPolicy are its."""
 ACTIONS = (
     "SCMP_ACT_ALLOW SCMP_ACT_ERRNO SCMP_ACT_KILL SCMP_ACT_KILL_PROCESS SCMP_ACT_KILL_THREAD SCMP_ACT_LOG "
     "SCMP_ACT_NOTIFY SCMP_ACT_TRACE SCMP_ACT_TRAP"
@@ -26,11 +27,11 @@ def features() -> dict[str, Any]:
     """Return the document that `kestrel-runtime features` prints."""
     return {
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": VERSION,
+        "ociVersionMax": NEWEST,
         "hooks": list(hooks.KINDS),
         "mountOptions": sorted(options.WORDS),
         "linux": {
-            "namespaces": sorted(KINDS),
+            "namespaces": sorted((*KINDS, "user")),
             "capabilities": list(BITS),
             "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": True},
             "seccomp": {

@@ -375,3 +375,5 @@ def test_features_are_a_document_that_callers_can_read(runtime: Any) -> None:
     assert found["hooks"] == ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
     assert {"rro", "rbind", "tmpcopyup"} <= set(found["mountOptions"])
     assert found["linux"]["cgroup"]["v1"]
+    assert {"mount", "time", "user"} <= set(found["linux"]["namespaces"])
+    assert found["ociVersionMax"] == "1.3.0"

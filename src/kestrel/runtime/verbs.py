@@ -307,8 +307,12 @@ def do_ps(root: str, options: Options) -> int:
         return 0
     import subprocess
 
-    output = subprocess.run(["ps", *(options.words[1:] or ["-ef"])], capture_output=True, text=True, check=True).stdout
-    lines = output.splitlines()
+    words = ["ps", *(options.words[1:] or ["-ef"])]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, errors="surrogateescape")
+    if done.returncode:
+        cause = done.stderr.strip().partition("\n")[0] or f"exit status {done.returncode}"
+        raise InvalidArgument(f"ps: {cause.removeprefix('error: ')}")
+    lines = done.stdout.splitlines() or [""]
     head = lines[0].split()
     if "PID" not in head:
         raise InvalidArgument("couldn't find PID field in ps output")

@@ -163,6 +163,8 @@ def test_a_detached_exec_goes_on_without_its_command(runtime: Any) -> None:
     pid = int(pid_file.read_text())
     assert pid in json.loads(runtime.ok("ps", "--format", "json", "one"))
     assert "sleep 50" in runtime.ok("ps", "one")
+    done = runtime("ps", "one", "-o")
+    assert (done.returncode, "ps: format specification must follow -o" in done.stderr) == (1, True)
     runtime.ok("kill", "--all", "one", "KILL")
     runtime.until("one", "stopped")
 

@@ -93,6 +93,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "memory": "text",
         "memory-reservation": "text",
         "memory-swap": "text",
+        "kernel-memory": "text",
+        "kernel-memory-tcp": "text",
         "pids-limit": "text",
     },
     "spec": {"bundle,b": "text", "rootless": "switch"},

@@ -31,9 +31,13 @@ _MEMBERS = {
     "memory": ("memory", "limit", True),
     "memory-reservation": ("memory", "reservation", True),
     "memory-swap": ("memory", "swap", True),
+    "kernel-memory": ("memory", "kernel", True),
+    "kernel-memory-tcp": ("memory", "kernelTCP", True),
     "pids-limit": ("pids", "limit", False),
 }
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+LONGEST = 1e6  # seconds to wait at once: poll(2) takes an int of milliseconds
+_DURATIONS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def wanted(options: Options) -> dict[str, Any]:
@@ -66,29 +70,43 @@ def _resources(text: str, where: str) -> dict[str, Any]:
 
 def _number(text: str, name: str) -> int:
     try:
-        return int(text)
+        return int(_digits(text, "-"))
     except ValueError:
         raise InvalidArgument(f"invalid value for {name}: {text!r} is not a number") from None
 
 
 def size(text: str) -> int:
-    """Return bytes for `64m`, `1G`, `1048576` or -1."""
-    lower = text.strip().lower().removesuffix("ib").removesuffix("b") or text
-    unit = lower[-1:] if lower[-1:].isalpha() else ""
-    number = lower[: len(lower) - len(unit)]
+    """Return bytes for `64m`, `1.5G`, `1048576` or -1."""
+    if text == "-1":
+        return -1
+    number = text.lower().removesuffix("b").removesuffix("i")
+    unit = number.lstrip("0123456789. ")
     try:
-        return int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError):
-        raise InvalidArgument(f"{text!r} is not a size", hint="bytes, or a number with k, m, g or t") from None
+        return int(float(_digits(number.removesuffix(unit).rstrip(), ".")) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise InvalidArgument(f"{text!r} is not a size", hint="bytes, or a number with k, m, g, t or p") from None
 
 
 def seconds(text: str) -> float:
-    """Return seconds for `5s`, `500ms`, `1m` (Go's durations, one unit)."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-    for unit, factor in units.items():
-        if text.endswith(unit) and text[: -len(unit)].replace(".", "", 1).isdigit():
-            return float(text[: -len(unit)]) * factor
-    raise InvalidArgument(f"{text!r} is not a duration", hint="such as 5s or 500ms")
+    """Return seconds for `5s`, `500ms`, `1m30s` (Go's durations)."""
+    found, rest = 0.0, text
+    try:
+        while rest:
+            behind = rest.lstrip("0123456789.")
+            following = behind.lstrip("hmnsuµ")
+            unit = behind.removesuffix(following)
+            found += float(rest.removesuffix(behind)) * _DURATIONS[unit]
+            rest = following
+    except (ValueError, KeyError):
+        raise InvalidArgument(f"{text!r} is not a duration", hint="such as 5s, 500ms or 1m30s") from None
+    return found
+
+
+def _digits(text: str, others: str) -> str:
+    """Return a number's text. Raises ValueError for what only Python takes for one: `1_000`, `1e9`, `inf`."""
+    if text.strip(f"0123456789{others}"):
+        raise ValueError(text)
+    return text
 
 
 def event(record: Record) -> dict[str, Any]:
@@ -121,7 +139,7 @@ def follow(record: Record, pause: float) -> Iterator[dict[str, Any]]:
         poll.register(watch.fd, select.POLLPRI if watch.urgent else select.POLLIN)
     due = time.monotonic()
     while True:
-        ready = dict(poll.poll(max(0.0, due - time.monotonic()) * 1000))
+        ready = dict(poll.poll(max(0.0, min(due - time.monotonic(), LONGEST)) * 1000))
         if pidfd in ready:
             return
         if watch is not None and watch.fd in ready:

@@ -349,7 +349,10 @@ def do_update(root: str, options: Options) -> int:
     group = groups.group_of(record)
     if group is None:
         raise FailedPrecondition(f"container {record.id} has no control group and so no limits")
-    groups.change(group, figures.wanted(options))
+    wanted = figures.wanted(options)
+    groups.change(group, wanted)
+    if not {"kernel", "kernelTCP"}.isdisjoint(wanted.get("memory") or {}):
+        report.warnings(["limits of kernel memory are ignored: it is counted with the rest"])
     return 0
 
 

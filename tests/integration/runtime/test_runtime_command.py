@@ -207,6 +207,8 @@ def test_pause_resume_update_and_events(runtime: Any) -> None:
     assert runtime.state("one")["status"] == "running"
     runtime.ok("update", "--resources", "-", "one", stdin=json.dumps({"pids": {"limit": 40}}))
     runtime.ok("update", "--memory", "64m", "--pids-limit", "41", "one")
+    done = runtime("update", "--kernel-memory", "5m", "one")
+    assert (done.returncode, "kernel memory are ignored" in done.stderr) == (0, True)
     stats = json.loads(runtime.ok("events", "--stats", "one"))
     assert stats["data"]["pids"]["current"] == 1
     assert stats["data"]["memory"]["usage"]["limit"] == 64 << 20

@@ -121,11 +121,22 @@ def test_a_bad_hook_is_refused(hook: dict[str, object], sentence: str) -> None:
     assert hooks.parse({"hooks": {"prestop": [hook]}}) == {}
 
 
-@pytest.mark.parametrize(("text", "size"), [("64m", 64 << 20), ("1G", 1 << 30), ("10kb", 10240), ("-1", -1), ("5", 5)])
+@pytest.mark.parametrize(("text", "size"), [("64m", 64 << 20), ("1.5KiB", 1536), ("1G", 1 << 30), ("10kb", 10240), ("-1", -1), ("5", 5)])
 def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
     assert figures.size(text) == size
-    with pytest.raises(InvalidArgument):
-        figures.size(f"{text}q")
+    for wrong in (f"{text}q", f"{text}_0", f"{text}e400", "9" * 400, "inf", "-5", ""):
+        with pytest.raises(InvalidArgument, match="is not a size"):
+            figures.size(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5s", 5), ("500ms", 0.5), ("1m30s", 90), ("1h", 3600), ("1.5h", 5400), ("250us", 0.00025)]
+)
+def test_durations_are_read_as_go_reads_them(text: str, seconds: float) -> None:
+    assert figures.seconds(text) == pytest.approx(seconds)
+    for wrong in (f"{text}x", f"{text}5", f"-{text}", "5", "s", "1..5s", "1_0s"):
+        with pytest.raises(InvalidArgument, match="is not a duration"):
+            figures.seconds(wrong)
 
 
 @pytest.mark.parametrize(("name", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+1", 35)])

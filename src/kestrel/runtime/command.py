@@ -105,6 +105,16 @@ COMMANDS: dict[str, dict[str, str]] = {
 }
 """Every command and its options."""
 
+_NAMED = dict.fromkeys(("create", "run", "start", "state", "delete", "pause", "resume", "update", "events"), (1, 1))
+WORDS = {
+    **_NAMED,
+    **dict.fromkeys(("list", "spec", "features"), (0, 0)),
+    "kill": (1, 2),
+    "exec": (1, None),
+    "ps": (1, None),
+}
+"""How many words a command takes besides its options, at least and at most."""
+
 _MIXED = frozenset(("state", "kill", "delete", "list", "pause", "resume", "update", "events", "start", "create"))
 
 
@@ -152,11 +162,20 @@ def _dispatch(before: Options, name: str) -> int:
     after = parse(before.words[1:], {**COMMANDS[name], "help,h": "switch"}, mixed=name in _MIXED)
     if after.on("help"):
         return _help(name)
+    _check_words(name, len(after.words))
     after.values["cgroup-manager"] = manager
     from kestrel.runtime import verbs
 
     verb: Callable[[str, Options], int] = getattr(verbs, f"do_{name}")
     return verb(os.path.abspath(before.text("root") or ROOT), after)
+
+
+def _check_words(name: str, count: int) -> None:
+    least, most = WORDS.get(name, (0, None))
+    if count < least or (most is not None and count > most):
+        wanted = "exactly" if least == most else "a minimum of" if count < least else "a maximum of"
+        number = least if count < least else most
+        raise InvalidArgument(f'"{name}" requires {wanted} {number} argument(s)')
 
 
 # --- words to people ------------------------------------------------------------------------------------------------

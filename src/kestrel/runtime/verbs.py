@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _container(root: str, options: Options) -> Record:
-    if not options.words or not options.words[0]:
+    if not options.words[0]:
         raise InvalidArgument("container id cannot be empty")
     return bundles.load(root, options.words[0])
 
@@ -50,8 +50,6 @@ def _create(root: str, options: Options, *, foreground: bool = False) -> "tuple[
     from kestrel.runtime import cold
 
     signals.signal(signals.SIGTERM, signals.default_int_handler)  # so that what is made is taken back
-    if len(options.words) != 1:
-        raise InvalidArgument("exactly one container id is wanted", hint="create|run [options] --bundle DIRECTORY ID")
     pid_file, bundle = options.text("pid-file"), os.path.realpath(options.text("bundle") or ".")
     pid_file = os.path.abspath(pid_file) if pid_file else ""
     options.values["pid-file"] = pid_file

@@ -121,7 +121,9 @@ def test_a_bad_hook_is_refused(hook: dict[str, object], sentence: str) -> None:
     assert hooks.parse({"hooks": {"prestop": [hook]}}) == {}
 
 
-@pytest.mark.parametrize(("text", "size"), [("64m", 64 << 20), ("1.5KiB", 1536), ("1G", 1 << 30), ("10kb", 10240), ("-1", -1), ("5", 5)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("64m", 64 << 20), ("1.5KiB", 1536), ("1G", 1 << 30), ("10kb", 10240), ("-1", -1), ("5", 5)]
+)
 def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
     assert figures.size(text) == size
     for wrong in (f"{text}q", f"{text}_0", f"{text}e400", "9" * 400, "inf", "-5", ""):

@@ -18,17 +18,24 @@ def send_descriptor(path: str, fd: int, name: bytes) -> None:
         try:
             peer.connect(path)
         except OSError as error:
-            raise InvalidArgument(f"socket {path}: {error.strerror}") from error
+            raise InvalidArgument(f"socket {path}: {error.strerror or error}") from error
         channel.send_some(peer, name, [fd])
 
 
 def write_pid(path: str, pid: int) -> None:
-    """Write a PID file in one step: who waits for it never reads half a number."""
+    """Write a PID file in one step: who waits for it never reads half a number. Raises InvalidArgument."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(str(pid))
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(str(pid))
+        os.replace(temporary, path)
+    except OSError as error:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it was not made
+        raise InvalidArgument(f"PID file {path}: {error.strerror}") from error
 
 
 def check_preserved(count: int) -> int:

@@ -72,8 +72,10 @@ def _user(text: str) -> dict[str, int]:
 
 
 def _number(text: str, name: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) > 2**32 - 2:
+    if not (text.isascii() and text.isdigit()):
         raise InvalidArgument(f"{name} {text!r} is not a number", hint="names are not looked up in the container")
+    if len(text) > 10 or int(text) > 2**32 - 2:
+        raise InvalidArgument(f"{name} {text} is not from 0 to {2**32 - 2}")
     return int(text)
 
 

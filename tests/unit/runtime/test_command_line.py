@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kestrel.base import plainjson
 from kestrel.base.errors import AlreadyExists, InvalidArgument, NotFound
-from kestrel.runtime import arguments, bundles, command, figures, hooks, joining, main, scheduling, verbs
+from kestrel.runtime import arguments, bundles, command, figures, handed, hooks, joining, main, scheduling, verbs
 from kestrel.runtime.bundles import Record
 
 KNOWN = {"bundle,b": "text", "force,f": "switch", "preserve-fds": "number", "env,e": "list"}
@@ -149,11 +149,31 @@ def test_signals_have_numbers_and_names(name: str, number: int) -> None:
             verbs.signal_number(wrong)
 
 
-@pytest.mark.parametrize("user", ["root", "1000:", "4294967296", "-1", "1:x", "٣"])
-def test_a_user_that_is_no_number_is_refused(user: str) -> None:
+@pytest.mark.parametrize(
+    ("user", "sentence"),
+    [
+        *((user, "is not a number$") for user in ("root", "1000:", "-1", "1:x", "٣")),
+        ("4294967296", "uid 4294967296 is not from 0 to 4294967294"),
+        (f"1:{'9' * 5000}", "is not from 0 to 4294967294"),
+    ],
+)
+def test_a_user_that_is_no_number_is_refused(user: str, sentence: str) -> None:
     options = arguments.Options({"user": user}, ["id", "true"])
-    with pytest.raises(InvalidArgument, match="is not a number"):
+    with pytest.raises(InvalidArgument, match=sentence):
         joining.wanted(options, {})
+
+
+def test_a_pid_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pid").mkdir()
+    for path, cause in ((tmp_path / "pid", "Is a directory"), (tmp_path / "absent/pid", "No such file or directory")):
+        with pytest.raises(InvalidArgument, match=f"PID file {path}: {cause}"):
+            handed.write_pid(str(path), 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pid"]
+
+
+def test_a_socket_with_a_name_too_long_for_one_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="path too long"):
+        handed.send_descriptor(f"{tmp_path}/{'x' * 108}", 0, b"x")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ _MAPPINGS = [{"": ("containerID", "hostID", "size"), "containerID": U32, "hostID
 
 PROCESS = {
     "terminal": SWITCH,
-    "consoleSize": {"height": U16, "width": U16},
+    "consoleSize": {"": ("height", "width"), "height": U16, "width": U16},
     "user": {"uid": U32, "gid": U32, "umask": (0, 0o777), "additionalGids": [U32], "username": TEXT},
     "args": [TEXT],
     "commandLine": TEXT,

@@ -21,7 +21,6 @@ def wanted(options: Options, first: dict[str, Any]) -> dict[str, Any]:
     if not args:
         raise InvalidArgument("exec args cannot be empty", hint="exec [options] ID COMMAND [ARGUMENT...]")
     process: dict[str, Any] = {**first, "args": args, "terminal": options.on("tty")}
-    process.pop("consoleSize", None)
     if options.text("cwd"):
         process["cwd"] = options.text("cwd")
     process["env"] = [*(first.get("env") or ()), *(_variable(word) for word in options.all("env"))]

@@ -240,11 +240,14 @@ def do_exec(root: str, options: Options) -> int:
         raise InvalidArgument("cannot use console socket if runc will not detach or allocate tty")
     if wanted.get("terminal") and detached and not options.text("console-socket"):
         raise InvalidArgument("cannot allocate tty if runc will detach without setting console socket")
+    wishes = _wishes(options, terminal=bool(wanted.get("terminal")) and not detached)
+    if wishes.size[0]:
+        wanted.pop("consoleSize", None)  # what it shows, it shows on ours
     made = cold.execute(
         root,
         record,
         wanted,
-        _wishes(options, terminal=bool(wanted.get("terminal")) and not detached),
+        wishes,
         paused=options.on("ignore-paused"),
         below=joining.groups_below(options.all("cgroup")),
     )

@@ -160,6 +160,14 @@ def test_exec_joins_with_the_containers_user_unless_told_otherwise(runtime: Any)
     process = runtime.home / "process.json"
     process.write_text(json.dumps({"args": ["id", "-u"], "cwd": "/", "user": {"uid": 8}, "env": ["PATH=/bin"]}))
     assert runtime.ok("exec", "--process", str(process), "one") == "8\n"
+    process.write_text(json.dumps({"args": ["true"], "cwd": "/", "consoleSize": {"height": 40}}))
+    assert "consoleSize has no width" in runtime("exec", "--process", str(process), "one").stderr
+
+
+def test_the_terminal_of_an_exec_is_as_large_as_the_config_says(runtime: Any) -> None:
+    runtime.spec("sleep", "60", process={"consoleSize": {"height": 40, "width": 90}})
+    runtime.ok("run", "-d", "--bundle", str(runtime.bundle), "one")
+    assert "40 90" in runtime.ok("exec", "-t", "one", "stty", "size")
 
 
 def test_a_detached_exec_goes_on_without_its_command(runtime: Any) -> None:

@@ -115,6 +115,7 @@ def event(record: Record) -> dict[str, Any]:
     if group is None:
         return {"type": "stats", "id": record.id, "data": {}}
     found = group.stats()
+    both = None if found.memory is None or found.swap is None else found.memory + found.swap
     data = {
         "cpu": {
             "usage": {"total": found.cpu, "kernel": found.cpu_system, "user": found.cpu_user},
@@ -122,7 +123,13 @@ def event(record: Record) -> dict[str, Any]:
         },
         "memory": {
             "usage": {"usage": found.memory, "limit": found.memory_limit},
-            "raw": {"rss": found.rss, "pgfault": found.page_faults, "pgmajfault": found.major_page_faults},
+            "swap": {"usage": both},
+            "raw": {
+                "rss": found.rss,
+                "swap": found.swap,
+                "pgfault": found.page_faults,
+                "pgmajfault": found.major_page_faults,
+            },
         },
         "pids": {"current": found.pids},
     }

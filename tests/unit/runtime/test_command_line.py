@@ -1,6 +1,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,20 @@ from hypothesis import strategies as st
 
 from kestrel.base import plainjson
 from kestrel.base.errors import AlreadyExists, InvalidArgument, NotFound
-from kestrel.runtime import arguments, bundles, command, figures, handed, hooks, joining, main, scheduling, verbs
+from kestrel.linux.cgroups import Stats
+from kestrel.runtime import (
+    arguments,
+    bundles,
+    command,
+    figures,
+    groups,
+    handed,
+    hooks,
+    joining,
+    main,
+    scheduling,
+    verbs,
+)
 from kestrel.runtime.bundles import Record
 
 KNOWN = {"bundle,b": "text", "force,f": "switch", "preserve-fds": "number", "env,e": "list"}
@@ -139,6 +153,16 @@ def test_durations_are_read_as_go_reads_them(text: str, seconds: float) -> None:
     for wrong in (f"{text}x", f"{text}5", f"-{text}", "5", "s", "1..5s", "1_0s"):
         with pytest.raises(InvalidArgument, match="is not a duration"):
             figures.seconds(wrong)
+
+
+def test_what_is_not_counted_is_not_in_the_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    def used(stats: Stats) -> object:
+        monkeypatch.setattr(groups, "group_of", lambda _: SimpleNamespace(stats=lambda: stats))
+        return figures.event(Record(id="a", bundle="/"))["data"]
+
+    assert used(Stats(memory=5, pids=1)) == {"memory": {"usage": {"usage": 5}}, "pids": {"current": 1}}
+    swapped = {"usage": {"usage": 5}, "swap": {"usage": 7}, "raw": {"swap": 2}}  # as runc has it: both together
+    assert used(Stats(memory=5, swap=2)) == {"memory": swapped}
 
 
 @pytest.mark.parametrize(("name", "number"), [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+1", 35)])

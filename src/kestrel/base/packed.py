@@ -47,10 +47,13 @@ class Pack:
         exec(self._entries[module.__name__][3], module.__dict__)
 
     def keep(self) -> None:
-        """Write it anew if it lacked something; where we may not, we do not."""
+        """Write it anew if it lacked something; where we may not, we do not.
+
+        Nor do we after a start that needed `typing`: what is as slow is rare, and not for all others to read.
+        """
         loaders = ((name, getattr(module, "__loader__", None)) for name, module in sys.modules.items())
         lacked = [name for name, loader in loaders if type(loader) is SourceFileLoader and name not in self._earlier]
-        if not lacked or sys.dont_write_bytecode:
+        if not lacked or "typing" in sys.modules or sys.dont_write_bytecode:
             return
         temporary = f"{self._path}.{posix.getpid()}"
         try:

@@ -51,6 +51,12 @@ def test_a_changed_source_is_what_counts(wings: Path) -> None:
     assert loaded(wings) == ("another", "Pack")
 
 
+def test_what_a_slow_start_has_loaded_is_not_for_the_others(wings: Path) -> None:
+    (wings / "feather.py").write_text("import typing\nSAID = 'one'\n")
+    assert loaded(wings) == ("one", "SourceFileLoader")
+    assert loaded(wings) == ("one", "SourceFileLoader")
+
+
 def test_a_removed_source_is_gone_though_its_code_is_there(wings: Path) -> None:
     loaded(wings)
     (wings / "feather.py").unlink()

@@ -97,7 +97,12 @@ def run_one(hook: Hook, state: Mapping[str, Any], environment: Mapping[str, str]
             )  # fmt: skip
         except OSError as error:
             return os.strerror(error.errno or 0).lower()
-        return _ended(pid, hook.timeout, output)
+        try:
+            return _ended(pid, hook.timeout, output)
+        except KeyboardInterrupt:
+            os.killpg(pid, signals.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
     finally:
         os.close(stdin)
         os.close(output)

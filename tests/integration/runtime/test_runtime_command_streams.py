@@ -93,7 +93,7 @@ def test_events_are_interrupted_quietly(runtime: Any) -> None:
 @pytest.mark.parametrize("verb", ["create", "run"])
 def test_a_creation_that_is_interrupted_leaves_nothing(runtime: Any, verb: str, number: signal.Signals) -> None:
     begun = runtime.home / "begun"
-    script = f"echo $$ >{begun}.new; mv {begun}.new {begun}; exec sleep 2"
+    script = f"echo $$ >{begun}.new; mv {begun}.new {begun}; exec sleep 20"
     runtime.spec("true", hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]})
     with called(runtime, verb, "--bundle", str(runtime.bundle), "one") as process:
         while not begun.exists():
@@ -103,4 +103,5 @@ def test_a_creation_that_is_interrupted_leaves_nothing(runtime: Any, verb: str, 
         assert process.wait(10) == 130
     assert not (runtime.home / "state/one").exists()
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{runtime.cgroup}"))
-    os.kill(int(begun.read_text()), signal.SIGKILL)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)

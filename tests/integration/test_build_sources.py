@@ -86,6 +86,16 @@ async def test_add_takes_a_repository_at_a_reference_and_a_directory(world: Worl
     assert not (files / "head/.git").exists()
 
 
+async def test_a_checksum_may_be_that_of_an_annotated_tag(world: World, repository: Any, tmp_path: Path) -> None:
+    url, first, _ = repository
+    git("tag", "-a", "-m", "said", "said", first, cwd=tmp_path / "git/app.git")
+    tag = git("rev-parse", "said", cwd=tmp_path / "git/app.git")
+    assert tag != first
+    for checksum in (tag, first):
+        result = await world.build(f"FROM scratch\nADD --checksum={checksum} {url}#said:docs /x\n")
+        assert (world.unpacked(result) / "x/read.txt").read_text() == "one"
+
+
 async def test_a_context_that_is_a_repository_keeps_its_history_when_asked(
     world: World, repository: Any, tmp_path: Path
 ) -> None:
@@ -157,6 +167,15 @@ async def test_a_cache_can_begin_with_what_a_stage_has(world: World) -> None:
         "RUN --mount=type=cache,target=/c,id=one,from=seed,source=/s cat /c/f && true again\n"
     )
     assert world.log() == ["from seed", "from seed", "more"]
+
+
+async def test_a_cache_that_begins_with_a_directory_has_its_owner_and_mode_unless_told_otherwise(world: World) -> None:
+    await world.build(
+        "FROM busybox AS seed\nRUN mkdir -m 700 /s && chown 5:6 /s\nFROM busybox\n"
+        "RUN --mount=type=cache,target=/c,id=as-it-is,from=seed,source=/s stat -c '%u:%g %a' /c\n"
+        "RUN --mount=type=cache,target=/c,id=told,from=seed,source=/s,uid=7,mode=0750 stat -c '%u:%g %a' /c\n"
+    )
+    assert world.log() == ["5:6 700", "7:6 750"]
 
 
 async def test_an_agent_reaches_the_command_by_a_socket_of_its_own(world: World, tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ class Repositories:
             if not source.checksum or commit.startswith(source.checksum):
                 return commit, ""
         listed = await self._git(["ls-remote", "--symref", "--", source.remote], source, ssh)
-        commit, ref = _pick(listed, source)
-        if source.checksum and not commit.startswith(source.checksum):
+        commit, ref, named = _pick(listed, source)
+        if source.checksum and not any(each.startswith(source.checksum) for each in (commit, named)):
             raise DataLoss(
                 f"{without_password(source.remote)} has {commit} at {source.ref or 'HEAD'}, not {source.checksum}",
                 hint="the reference moved, or is not the one that was meant",
@@ -150,8 +150,11 @@ def check(source: GitRef) -> None:
         raise InvalidArgument(f"invalid repository `{without_password(source.remote)}#{source.ref}`")
 
 
-def _pick(listed: str, source: GitRef) -> tuple[str, str]:
-    """Find a reference in what `git ls-remote --symref` printed: tags and branches by short name, HEAD by default."""
+def _pick(listed: str, source: GitRef) -> tuple[str, str, str]:
+    """Find a reference in what `git ls-remote --symref` printed: tags and branches by short name, HEAD by default.
+
+    Returns the commit, the reference's whole name, and the object that it names: an annotated tag is one itself.
+    """
     refs: dict[str, str] = {}
     head = ""
     for line in listed.splitlines():
@@ -162,11 +165,11 @@ def _pick(listed: str, source: GitRef) -> tuple[str, str]:
             refs[name] = value
     if not source.ref:
         if "HEAD" in refs:
-            return refs["HEAD"], head
+            return refs["HEAD"], head, refs["HEAD"]
         raise NotFound(f"{without_password(source.remote)} has no HEAD", hint="name a branch or a tag: URL#NAME")
     for name in (source.ref, f"refs/{source.ref}", f"refs/tags/{source.ref}", f"refs/heads/{source.ref}"):
         if name in refs:
-            return refs.get(f"{name}^{{}}", refs[name]), name  # an annotated tag means the commit it is on
+            return refs.get(f"{name}^{{}}", refs[name]), name, refs[name]
     raise NotFound(f"{without_password(source.remote)} has no {source.ref}", hint=_some(refs, source.ref))
 
 

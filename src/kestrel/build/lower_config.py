@@ -9,7 +9,10 @@ from kestrel.dockerfile import instructions as ins
 from kestrel.dockerfile.errors import suggestion
 from kestrel.oci.config import Healthcheck
 
-_PORT = re.compile(r"(?:(\d+)(?:-(\d+))?)(?:/([a-zA-Z]+))?")
+_PORT = re.compile(
+    r"(?:(?:[\d.]+:|\[[\da-fA-F:]+\]:)?(?:\d+(?:-\d+)?)?:)?"  # of the host: lint complains, and docker leaves it out
+    r"(?:(\d+)(?:-(\d+))?)(?:/([a-zA-Z]+))?"
+)
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
@@ -92,7 +95,7 @@ def lower_expose(stage: Lowering, instruction: ins.Expose) -> None:
         match = _PORT.fullmatch(text)
         protocol = (match[3] or "tcp").lower() if match else ""
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if protocol not in _PROTOCOLS or not 0 < first <= last <= 65535:
+        if protocol not in _PROTOCOLS or not first <= last <= 65535:
             hint = suggestion(protocol, _PROTOCOLS) if protocol and protocol not in _PROTOCOLS else None
             raise stage.error(instruction, f"invalid port `{text}`", hint=hint or "write 8080, 8080/udp or 8000-8010")
         ports.update((f"{port}/{protocol}", {}) for port in range(first, last + 1))

@@ -24,12 +24,14 @@ SCRATCH = "scratch"
 class StageOutline:
     """A stage with its FROM line expanded. `parent` is the stage it builds on, None when `image` is a name.
 
-    `triggers` are the ONBUILD instructions that what it builds on brings, None until the image is known.
+    `triggers` are the ONBUILD instructions that what it builds on brings, None until the image is known. `platform` is
+    the one that it is said to be of.
     """
 
     stage: ins.Stage
     image: str
     parent: int | None
+    platform: Platform | None = None
     triggers: tuple[ins.Instruction, ...] | None = None
 
     @property
@@ -116,6 +118,7 @@ def outline(
     named: Named = Named(),
 ) -> Outline:
     """Expand every FROM and find out which stages the target needs. Raises DockerfileError."""
+    scope = replace(scope, undeclared=scope.predefined)
     for arg in program.global_args:
         try:
             scope.declare(arg)
@@ -126,6 +129,7 @@ def outline(
     values = {name: value for name, value in scope.args.items() if value is not None}
     found = Outline(stages=stages, target=index, needed=(), global_args=values, named=named)
     found = replace(found, needed=_needed(found))
+    check_platforms(found, source)
     for needed in found.needed:
         for instruction in stages[needed].stage.instructions:
             check_references(found, needed, instruction, source)
@@ -182,10 +186,8 @@ def _needed(outline: Outline) -> tuple[int, ...]:
 def _outline(
     stage: ins.Stage, source: Source, scope: Scope, stages: tuple[ins.Stage, ...], named: Named
 ) -> StageOutline:
-    predefined = Scope(scope.given, scope.predefined, escape=scope.escape)
-    predefined.args = {**scope.predefined, **scope.args}
     try:
-        base = stage.from_.expanded(predefined)
+        base = stage.from_.expanded(scope)
     except DockerfileError as error:
         raise error.within(source, stage.from_.node) from None
     if not base.image:
@@ -195,12 +197,12 @@ def _outline(
             source=source,
             hint="declare the ARG before the first FROM, and give it a default or a --build-arg",
         )
-    _check_platform(stage.from_, base, source)
+    platform = _platform(stage.from_, base, source)
     if base.image in named:
-        return StageOutline(stage=stage, image=named.image(base.image), parent=None)
+        return StageOutline(stage=stage, image=named.image(base.image), parent=None, platform=platform)
     parent = find_stage(stages, base.image, stage.index, numbers=False)
     triggers = None if parent is None else _triggers(stages[parent])
-    return StageOutline(stage=stage, image=base.image, parent=parent, triggers=triggers)
+    return StageOutline(stage=stage, image=base.image, parent=parent, triggers=triggers, platform=platform)
 
 
 def _triggers(parent: ins.Stage) -> tuple[ins.Instruction, ...]:
@@ -209,19 +211,24 @@ def _triggers(parent: ins.Stage) -> tuple[ins.Instruction, ...]:
     return tuple(decode_text(text, f"ONBUILD of {parent.name}") for text in expressions)
 
 
-def _check_platform(written: ins.From, base: ins.From, source: Source) -> None:
-    if not written.platform:
-        return
+def _platform(written: ins.From, base: ins.From, source: Source) -> Platform | None:
     try:
-        meant = Platform.parse(base.platform)
+        return Platform.parse(base.platform).normalized() if written.platform else None
     except InvalidArgument:
         sentence = f"the platform `{written.platform}` comes to `{base.platform}` once its variables are put in"
         hint = "write it as linux/amd64, or declare the ARG before the first FROM"
         raise DockerfileError.at(written.node, sentence, source=source, hint=hint) from None
-    if meant.normalized() != Platform.host():
+
+
+def check_platforms(outline: Outline, source: Source) -> None:
+    """Refuse stages that are needed and of another machine."""
+    for needed in outline.needed:
+        written, meant = outline.stages[needed].stage.from_, outline.stages[needed].platform
+        if meant in (None, Platform.host()):
+            continue
         sentence = f"`--platform={written.platform}` is not this machine's platform"
-        if written.platform != base.platform:
-            sentence += f" ({base.platform})"
+        if written.platform != str(meant):
+            sentence += f" ({meant})"
         placed = DockerfileError.at(written.node, sentence, source=source)
         raise Unimplemented(placed.message, hint=f"only {Platform.host()} can be built here", **placed.context)
 

@@ -180,13 +180,16 @@ class Mounts:
     async def _begin(self, path: Path, seed: Gathering | None, mount: Mount, epoch: int) -> None:
         """Make a cache's directory, with what it begins with; it appears only when it is whole."""
         new = made = self._unfinished(path)
+        uid, gid, mode = 0, 0, 0o755
         try:
             if seed is None:
                 new.mkdir()
             else:
                 made = Path(await finished(_materialise, seed, new, mount, epoch))
-            os.chown(made, mount.uid or 0, mount.gid or 0)
-            made.chmod(0o755 if mount.mode is None else mount.mode)
+                top = seed.sources()[1][0].entries[0]
+                uid, gid, mode = top.uid, top.gid, top.mode
+            os.chown(made, uid if mount.uid is None else mount.uid, gid if mount.gid is None else mount.gid)
+            made.chmod(mode if mount.mode is None else mount.mode)
             if not path.exists():  # another command may have been quicker
                 made.rename(path)
         finally:

@@ -82,7 +82,7 @@ def build_outline(
     """Return what can be given to a build of a target. Raises DockerfileError for an unknown target."""
     predefined = platform_args(Platform.host())
     made = outline(program, source, Scope(dict(args), predefined, escape=escape), target)
-    globals_ = _Taken(Scope(dict(args), predefined, escape=escape))
+    globals_ = _Taken(Scope(dict(args), predefined, escape=escape, undeclared=predefined))
     for arg in program.global_args:
         globals_.declare(arg)
     taken = _stages(made, globals_)

@@ -7,7 +7,7 @@ the proxy arguments need not be named, and count for the cache only where they a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kestrel.dockerfile.expand import Expander
 from kestrel.dockerfile.instructions import Arg
@@ -44,6 +44,8 @@ class Scope:
     escape: str = "\\"
     args: dict[str, str | None] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    undeclared: Mapping[str, str] = field(default_factory=dict)
+    """What needs no ARG here: before the first stage that is all that is predefined."""
     used: set[str] = field(default_factory=set)
     """Names of given arguments that some ARG took."""
 
@@ -65,7 +67,8 @@ class Scope:
 
     def values(self) -> dict[str, str]:
         """Return what an expansion sees."""
-        return {**{name: value for name, value in self.args.items() if value is not None}, **self.env}
+        declared = {name: value for name, value in self.args.items() if value is not None}
+        return {**self.undeclared, **declared, **self.env}
 
     def word(self, text: str) -> str:
         """Expand a text to one word."""
@@ -98,4 +101,4 @@ class Scope:
 
     def child(self) -> "Scope":
         """Return the scope of a stage built on this one's stage."""
-        return Scope(self.given, self.predefined, self.outer, self.escape, dict(self.args), dict(self.env), self.used)
+        return replace(self, args=dict(self.args), env=dict(self.env))

@@ -46,7 +46,7 @@ from kestrel.build.graph import BaseImage, Plan
 from kestrel.build.journal import Journal, Logged
 from kestrel.build.layers import Layers
 from kestrel.build.leaks import SHORTEST, needles, too_short
-from kestrel.build.lower_from import Named, Outline, outline, with_triggers
+from kestrel.build.lower_from import Named, Outline, check_platforms, outline, with_triggers
 from kestrel.build.mounts import Mounts
 from kestrel.build.offers import BuildOutline, Target, build_outline, targets
 from kestrel.build.outputs import file_at, write_files
@@ -350,6 +350,7 @@ class Builder:
         while missing := {n: i for n, i in first.images().items() if n not in found}:
             found.update(await self._find(missing, read, bases))
             first = with_triggers(first, {name: base.config.on_build for name, base in found.items()})
+        check_platforms(first, read.source)
         return self._planner(request, read, first, found, predefined, clamp(request, read, first)).plan()
 
     async def _find(self, missing: Mapping[str, Instruction], read: Read, bases: Bases) -> dict[str, BaseImage]:

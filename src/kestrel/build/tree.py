@@ -121,12 +121,8 @@ class Tree:
         left_out = compile_patterns(exclude)
         if not has_wildcards(cleaned):
             return [self._source(_unescape(cleaned), pattern, left_out)]
-        found = []
-        for path in self._glob(cleaned):
-            source = self._source(path, pattern, left_out)
-            if source.is_directory or not left_out.ignores(source.name):
-                found.append(source)
-        return found
+        found = self._matched(cleaned, left_out)
+        return [source for source in found if source.is_directory or not left_out.ignores(source.name)]
 
     def select_parents(self, pattern: str, *, exclude: tuple[str, ...] = ()) -> list[Source]:
         """Return what a source of `COPY --parents` names: each with the directories above it to keep.
@@ -137,8 +133,10 @@ class Tree:
         base = posixpath.normpath("/" + before).lstrip("/") if pivot else ""
         wanted = posixpath.normpath("/" + (after if pivot else pattern)).lstrip("/")
         left_out = compile_patterns(exclude)
-        bases = self._glob(base) if has_wildcards(base) else [_unescape(base)]
-        wholes = [self._source(each, pattern, left_out) for each in bases]
+        if has_wildcards(base):
+            wholes = list(self._matched(base, left_out))
+        else:
+            wholes = [self._source(_unescape(base), pattern, left_out)]
         if wanted == "":
             return wholes
         matcher = _matcher(wanted, double_star=True)
@@ -171,6 +169,17 @@ class Tree:
         finally:
             reader.close()
 
+    def _matched(self, glob: str, exclude: IgnoreList) -> Iterator[Source]:
+        """Yield what wildcards match. What is ignored is not there for them, as nothing is that no layer can hold."""
+        for path in self._glob(glob):
+            try:
+                source = self._source(path, path, exclude)
+            except Missing:
+                if not self.ignore.ignores(path):
+                    raise
+                continue
+            yield source
+
     def _source(self, path: str, pattern: str, exclude: IgnoreList) -> Source:
         real = self.resolve(path)
         cursor = self._cursor(real)
@@ -179,6 +188,8 @@ class Tree:
                 status = os.fstat(fd)
         except OSError:
             raise self._missing(path, pattern) from None
+        if stat.S_ISSOCK(status.st_mode):
+            raise Missing(f"`{pattern}` is a socket, which no layer can hold", hint="leave it out")
         # A link to a file outside of what the build may see is as absent as the file itself.
         directory = stat.S_ISDIR(status.st_mode)
         if (cursor.ignored or self.ignore.ignores(path)) and not (directory and self.ignore.has_exceptions):
@@ -242,7 +253,7 @@ class Tree:
                 entries.pop()  # nothing below was taken back
 
     def _entry(self, fd: int, name: str, path: str, status: os.stat_result) -> Entry:
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), FIFO)
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
         owners = self.owners
         return Entry(
             path,
@@ -274,7 +285,7 @@ class Tree:
                 continue
             matcher = _matcher(component)
             paths = [posixpath.join(p, name) for p in paths for name in self._names(p) if matcher.matches(name)]
-        return [path for path in paths if self._visible(path)]
+        return [path for path in paths if self._is_there(path)]
 
     def _names(self, path: str) -> list[str]:
         try:
@@ -283,10 +294,12 @@ class Tree:
         except OSError:
             return []
 
-    def _visible(self, path: str) -> bool:
-        if not self.exists(path):
+    def _is_there(self, path: str) -> bool:
+        try:
+            with mounts.opened(mounts.open_in_root(self.fd, path or ".", os.O_PATH | os.O_NOFOLLOW)) as fd:
+                return not stat.S_ISSOCK(os.fstat(fd).st_mode)
+        except OSError:
             return False
-        return not self.ignore.ignores(path) or self.ignore.has_exceptions
 
     def _missing(self, path: str, pattern: str) -> Missing:
         """Make the error that says what is absent, why, and what may have been meant."""

@@ -65,6 +65,19 @@ def test_global_arguments_feed_from_and_bare_declarations() -> None:
     assert "TAIL" not in env_of(found)
 
 
+def test_what_is_predefined_is_there_for_global_arguments() -> None:
+    found = plan("ARG P=$BUILDPLATFORM\nARG Q=pre-${TARGETARCH}\nFROM --platform=$P base\nARG Q\nARG P\nRUN a\n")
+    assert (env_of(found)["Q"], env_of(found)["P"]) == ("pre-amd64", "linux/amd64")
+    assert "TARGETARCH" not in env_of(found)
+
+
+def test_only_what_is_needed_has_to_be_of_this_machine() -> None:
+    text = "FROM --platform=linux/s390x base AS other\nRUN a\nFROM base AS ours\nRUN b\n"
+    assert [step.title for step in plan(text).steps] == ["RUN b"]
+    with pytest.raises(Unimplemented, match="`--platform=linux/s390x` is not this machine's platform"):
+        plan(text, target="other")
+
+
 def test_a_build_argument_wins_over_defaults_but_not_over_env() -> None:
     found = plan("FROM base\nARG A=1\nARG B=1\nENV B=env\nRUN a\n", args={"A": "2", "B": "2"})
     assert env_of(found)["A"] == "2"
@@ -230,6 +243,13 @@ def test_configuration_of_every_kind() -> None:
     assert sorted(config.exposed_ports) == ["80/tcp", "90/udp", "91/udp"]
     assert config.healthcheck == Healthcheck(test=("CMD", "x"), interval=2_000_000_000, retries=3)
     assert config.cmd == ("/bin/sh", "-c", "run")
+
+
+def test_ports_of_the_host_are_left_out() -> None:
+    config = plan("FROM base\nEXPOSE 80:90 127.0.0.1:81:91/udp [::1]:82:92 127.0.0.1::93 0\n").target.config
+    assert sorted(config.exposed_ports) == ["0/tcp", "90/tcp", "91/udp", "92/tcp", "93/tcp"]
+    with pytest.raises(DockerfileError, match="invalid port `name:80`"):
+        plan("FROM base\nEXPOSE name:80\n")
 
 
 def test_onbuild_is_kept_and_carried_out_by_children() -> None:

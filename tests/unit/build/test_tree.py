@@ -1,6 +1,7 @@
 """Selecting files, on a real directory."""
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,30 @@ def test_a_link_to_an_ignored_file_is_as_absent_as_the_file(root: Path) -> None:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     with Tree(fd, name="the build context", ignore=parse_ignore("c.txt\n")) as tree, pytest.raises(Missing):
         tree.select("link")
+
+
+def test_wildcards_do_not_see_what_is_ignored(root: Path) -> None:
+    ignore = parse_ignore("*\n!a.py\n!src/one.py\n")
+    with Tree(os.open(root, os.O_RDONLY | os.O_DIRECTORY), name="the build context", ignore=ignore) as tree:
+        assert selected(tree, "*") == ["a.py", "src", "src/one.py"]
+        assert selected(tree, "*.py") == ["a.py"]
+        assert selected(tree, "d*") == []
+        with pytest.raises(Missing, match="`b.py` is excluded"):
+            tree.select("b.py")
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(root: Path, tree: Tree) -> None:
+    (root / "dangling").symlink_to("/nowhere")
+    with pytest.raises(Missing, match="`dangling` is a link, and leads to `nowhere`, which is not in the build context"):
+        tree.select("dang*")
+
+
+def test_a_socket_is_left_out_unless_it_is_named(root: Path, tree: Tree) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(root / "c.sock"))
+    assert selected(tree, "c*") == ["c.txt"]
+    with pytest.raises(Missing, match="`c.sock` is a socket, which no layer can hold"):
+        tree.select("c.sock")
 
 
 def test_what_is_missing_is_explained(tree: Tree) -> None:

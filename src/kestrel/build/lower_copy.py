@@ -17,6 +17,9 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 
 def lower_copy(stage: Lowering, instruction: ins.Copy) -> None:
     """COPY: from the context, a stage, an image or the Dockerfile itself."""
+    for source in instruction.sources:
+        if _URL.match(source):
+            raise stage.error(instruction, f"COPY takes files, and `{source}` is a URL", hint="ADD fetches it")
     origin: Origin | Step | Context = stage.find(instruction.from_) if instruction.from_ else Context()
     selections = []
     if instruction.sources:

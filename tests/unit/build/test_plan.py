@@ -252,6 +252,11 @@ def test_ports_of_the_host_are_left_out() -> None:
         plan("FROM base\nEXPOSE name:80\n")
 
 
+def test_copy_takes_no_urls() -> None:
+    with pytest.raises(DockerfileError, match="COPY takes files, and `http://host/x` is a URL"):
+        plan("FROM base\nCOPY http://host/x /y\n")
+
+
 def test_onbuild_is_kept_and_carried_out_by_children() -> None:
     assert plan("FROM base\nONBUILD RUN later\n").target.config.on_build == ("RUN later",)
     found = plan("FROM parent\nRUN own\n", parent={"on_build": ("RUN later",)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kestrel.base.errors import InvalidArgument
-from kestrel.linux.capabilities import canonical
+from kestrel.linux import capabilities
 from kestrel.oci import runtime_shape
 from kestrel.runtime import bundles
 from kestrel.runtime.arguments import Options
@@ -83,7 +83,10 @@ def _more(first: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]
     found = {
         kind: list(first.get(kind) or ()) for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
     }
-    for full in map(canonical, names):
+    unknown = capabilities.mask(names)[1]
+    if unknown:
+        raise InvalidArgument(f"unknown capability {unknown[0]!r}")
+    for full in map(capabilities.canonical, names):
         for kind in ("bounding", "effective", "permitted", *(("ambient",) if found["inheritable"] else ())):
             if full not in found[kind]:
                 found[kind].append(full)

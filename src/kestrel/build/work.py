@@ -46,6 +46,7 @@ _CODES = {
 
 _BEYOND = ("Invalid argument", "Value too large for defined data type")
 """What chown(2) says of users that a user namespace does not have, and other calls of files that are theirs."""
+_REFUSED = "Operation not permitted"
 
 
 class RunFailed(FailedPrecondition):
@@ -183,6 +184,8 @@ def run_failed(step: Step, code: int, tail: Sequence[str], *, own_users: bool = 
     hint = _CODES.get(code)
     if own_users and any(word in line for line in tail for word in _BEYOND):
         hint = "users above 65535 are none of a step's own: build with --userns host if it is they that are meant"
+    elif own_users and any(_REFUSED in line for line in tail):
+        hint = "a step has users of its own, who make no devices: build with --userns host if it needs the host's"
     shown = [line for line in tail if line.strip()][-_TAIL:]
     said = "".join(f"\n   | {_printable(line)}" for line in shown)
     message = f"`{step.title}` failed with exit code {code}\n{excerpt(step.place.source, step.place.range)}"

@@ -9,6 +9,7 @@ from kestrel.build.graph import BaseImage, CopyFiles, Execute, Origin, Plan
 from kestrel.build.lower_from import outline, with_triggers
 from kestrel.build.plan import DEFAULT_EPOCH, Planner
 from kestrel.build.scope import Scope, platform_args
+from kestrel.build.work import run_failed
 from kestrel.dockerfile import DockerfileError, decode, parse
 from kestrel.oci.config import ContainerDefaults, Healthcheck, ImageConfig, RootFS
 from kestrel.oci.digest import Digest
@@ -250,6 +251,13 @@ def test_ports_of_the_host_are_left_out() -> None:
     assert sorted(config.exposed_ports) == ["0/tcp", "90/tcp", "91/udp", "92/tcp", "93/tcp"]
     with pytest.raises(DockerfileError, match="invalid port `name:80`"):
         plan("FROM base\nEXPOSE name:80\n")
+
+
+def test_a_command_that_lacks_the_host_s_rights_is_told_how_to_have_them() -> None:
+    step = plan("FROM base\nRUN mknod /x c 1 3\n").steps[0]
+    said = ["mknod: /x: Operation not permitted"]
+    assert "build with --userns host" in str(run_failed(step, 1, said, own_users=True).hint)
+    assert run_failed(step, 1, said).hint is None
 
 
 def test_copy_takes_no_urls() -> None:

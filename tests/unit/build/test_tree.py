@@ -100,13 +100,13 @@ def test_wildcards_do_not_see_what_is_ignored(root: Path) -> None:
         assert selected(tree, "*") == ["a.py", "src", "src/one.py"]
         assert selected(tree, "*.py") == ["a.py"]
         assert selected(tree, "d*") == []
-        with pytest.raises(Missing, match="`b.py` is excluded"):
+        with pytest.raises(Missing, match=r"`b\.py` is excluded"):
             tree.select("b.py")
 
 
 def test_a_link_that_leads_nowhere_is_not_passed_over(root: Path, tree: Tree) -> None:
     (root / "dangling").symlink_to("/nowhere")
-    with pytest.raises(Missing, match="`dangling` is a link, and leads to `nowhere`, which is not in the build context"):
+    with pytest.raises(Missing, match="`dangling` is a link, and leads to `nowhere`"):
         tree.select("dang*")
 
 
@@ -114,7 +114,7 @@ def test_a_socket_is_left_out_unless_it_is_named(root: Path, tree: Tree) -> None
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(root / "c.sock"))
     assert selected(tree, "c*") == ["c.txt"]
-    with pytest.raises(Missing, match="`c.sock` is a socket, which no layer can hold"):
+    with pytest.raises(Missing, match=r"`c\.sock` is a socket, which no layer can hold"):
         tree.select("c.sock")
 
 

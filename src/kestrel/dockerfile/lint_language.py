@@ -246,42 +246,44 @@ def repeated(subject: Subject) -> None:
 
 def shell_forms(subject: Subject) -> None:
     """CMD and ENTRYPOINT as a line for a shell that nobody chose."""
-    for stage in subject.selected():
-        shell = _shell_before(subject, stage)
-        for instruction in stage.instructions:
-            if isinstance(instruction, ins.Shell):
-                shell = True
-            elif isinstance(instruction, ins.Cmd | ins.Entrypoint) and instruction.command.shell and not shell:
-                word = instruction.node.written
-                detail = f"JSON arguments recommended for {word} to prevent unintended behavior related to OS signals"
-                line = instruction.command.line
-                fix = f"{word} {_json(line.split())}" if re.fullmatch(r"[\w ./:=@,+-]+", line) else ""
-                subject.report(JSON_ARGS, instruction.node, detail, fix=fix)
+    wanted = {stage.index for stage in subject.selected()}
+    chosen: dict[int, bool] = {}  # by stage, at its end
+    for stage in subject.program.stages:
+        parent = subject.parent(stage)
+        known = bool(subject.bases.get(subject.image(stage), Base()).shell) if parent is None else chosen[parent.index]
+        if stage.index in wanted:
+            _shell_forms(subject, stage, chosen=known)
+        chosen[stage.index] = known or any(isinstance(i, ins.Shell) for i in stage.instructions)
 
 
-def _shell_before(subject: Subject, stage: ins.Stage) -> bool:
-    parent = subject.parent(stage)
-    if parent is None:
-        return bool(subject.bases.get(subject.image(stage), Base()).shell)
-    return any(isinstance(i, ins.Shell) for i in parent.instructions) or _shell_before(subject, parent)
+def _shell_forms(subject: Subject, stage: ins.Stage, *, chosen: bool) -> None:
+    for instruction in stage.instructions:
+        if isinstance(instruction, ins.Shell):
+            chosen = True
+        elif isinstance(instruction, ins.Cmd | ins.Entrypoint) and instruction.command.shell and not chosen:
+            word = instruction.node.written
+            detail = f"JSON arguments recommended for {word} to prevent unintended behavior related to OS signals"
+            line = instruction.command.line
+            fix = f"{word} {_json(line.split())}" if re.fullmatch(r"[\w ./:=@,+-]+", line) else ""
+            subject.report(JSON_ARGS, instruction.node, detail, fix=fix)
 
 
 def working_directories(subject: Subject) -> None:
     """A relative WORKDIR with no absolute one before it in the file."""
-    for stage in subject.selected():
+    wanted = {stage.index for stage in subject.selected()}
+    anchored: dict[int, bool] = {}  # by stage, at its end
+    for stage in subject.program.stages:
         parent = subject.parent(stage)
-        known = False
-        while parent is not None and not known:
-            known = any(isinstance(i, ins.Workdir) for i in parent.instructions)
-            parent = subject.parent(parent)
+        known = parent is not None and anchored[parent.index]
         for instruction in stage.instructions:
             if isinstance(instruction, ins.Workdir):
-                if not known and not instruction.path.startswith(("/", "$")):
+                if not known and stage.index in wanted and not instruction.path.startswith(("/", "$")):
                     detail = (
                         f'Relative workdir "{instruction.path}" can have unexpected results if the base image changes'
                     )
                     subject.report(WORKDIR_RELATIVE, instruction.node, detail, advice="begin it with a slash")
                 known = True
+        anchored[stage.index] = known
 
 
 def ignored_sources(subject: Subject) -> None:

@@ -12,6 +12,8 @@ _NAME = re.compile(r"\{[^}]*\}|\w+")
 _DECLARING = ("export", "local", "declare", "readonly", "typeset")
 _UNSPLIT = ("for", "case", "[[", "select")
 _ENDS = ";|&\n()"
+_DEPTH = 64
+"""How deep commands in commands are looked into."""
 
 
 @dataclass(slots=True)
@@ -32,9 +34,10 @@ def expansions(text: str) -> Expansions:
 
 
 class _Scan:
-    def __init__(self, text: str, found: Expansions) -> None:
+    def __init__(self, text: str, found: Expansions, depth: int = 0) -> None:
         self._text = text
         self._found = found
+        self._depth = depth
         self._first = ""  # of the command
         self._word = ""
         self._quoted = False
@@ -82,7 +85,8 @@ class _Scan:
             self._note(text[at:end], self._found.commands)
             if self._first in _DECLARING and re.match(r"\w+=", self._word):
                 self._found.hidden.append(f"{self._first} {self._word}{text[at:end]}")
-            _Scan(text[at + (1 if text[at] == "`" else 2) : end - 1], self._found).run()
+            if self._depth < _DEPTH:
+                _Scan(text[at + (1 if text[at] == "`" else 2) : end - 1], self._found, self._depth + 1).run()
             self._word += "$"
             return end
         name = _NAME.match(text, at + 1)

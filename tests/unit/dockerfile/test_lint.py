@@ -148,3 +148,11 @@ def test_what_a_build_would_refuse_is_an_error_of_the_check(text: str, error: st
 def test_what_only_the_base_image_knows_is_no_error_of_the_check() -> None:
     text = "FROM img:1\nUSER ${MISSING:?}\nRUN --network=host a\nCOPY --from=other:1 /a /a\n"
     assert examine(text, planned=True).error == ""
+
+
+def test_a_chain_of_stages_may_be_long() -> None:
+    chain = "".join(f"FROM s{i} AS s{i + 1}\nWORKDIR b\nCMD a | b\n" for i in range(1500))
+    first = 'SHELL ["/bin/bash", "-c"]\nWORKDIR /a\n'
+    assert names(f"FROM scratch AS s0\n{first}{chain}", planned=True) == []
+    rules = [f.rule.name for f in examine(f"FROM scratch AS s0\n{chain}", target="s1", target_only=True).findings]
+    assert rules == ["WorkdirRelativePath", "JSONArgsRecommended"]

@@ -39,3 +39,7 @@ def test_declarations_that_hide_a_failure() -> None:
 @given(st.text(alphabet="$`\"'\\(){}<;| \nab=#", max_size=60))
 def test_any_line_is_read_to_its_end(line: str) -> None:
     expansions(line)
+
+
+def test_commands_in_commands_may_be_deep() -> None:
+    assert expansions("a " + "$(b " * 2000 + ")" * 2000).commands

@@ -164,9 +164,9 @@ def undeclared_in_from(subject: Subject) -> None:
                 if name not in known:
                     close = closest(name, known)
                     hint = f" (did you mean {close}?)" if close else ""
-                    detail = f"FROM argument '{name}' is not declared{hint}"
-                    fix = _replaced(stage.from_.node, name, close) if close else ""
-                    subject.report(UNDEFINED_ARG_IN_FROM, stage.from_.node, detail, fix=fix)
+                    subject.report(
+                        UNDEFINED_ARG_IN_FROM, stage.from_.node, f"FROM argument '{name}' is not declared{hint}"
+                    )
 
 
 def platforms(subject: Subject) -> None:
@@ -369,13 +369,12 @@ def undefined_variables(subject: Subject) -> None:
         else:
             env, declared = dict(subject.bases.get(subject.image(stage), Base()).environment), set()
         for instruction in stage.instructions:
+            before = list(env)
             found = _uses(subject, instruction, env, declared)
             for name in found if stage.index in wanted else ():
-                close = closest(name, env)
+                close = closest(name, before)
                 hint = f" (did you mean ${close}?)" if close else ""
-                detail = f"Usage of undefined variable '${name}'{hint}"
-                fix = _renamed(instruction.node, name, close) if close else ""
-                subject.report(UNDEFINED_VAR, instruction.node, detail, fix=fix)
+                subject.report(UNDEFINED_VAR, instruction.node, f"Usage of undefined variable '${name}'{hint}")
         done[stage.index] = env, declared
 
 
@@ -453,12 +452,6 @@ def _replaced(node: Node, old: str, new: str) -> str:
     if node.range.first != node.range.last or old not in node.text:
         return ""
     return node.text.replace(old, new, 1)
-
-
-def _renamed(node: Node, old: str, new: str) -> str:
-    if node.range.first != node.range.last:
-        return ""
-    return re.sub(rf"(\$\{{?){re.escape(old)}\b", rf"\g<1>{new}", node.text)
 
 
 def _quoted(value: str) -> str:

@@ -116,6 +116,20 @@ def test_certain_fixes_can_be_applied_and_leave_nothing_to_find() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [
+        ("FROM a:1\nENV NAME=x\nUSER $NAMME\n", "Usage of undefined variable '$NAMME' (did you mean $NAME?)"),
+        ("FROM a:1\nARG Z=$V\n", "Usage of undefined variable '$V'"),
+        ('FROM a:1\nENV K a\\ b "c" $X\n', "Usage of undefined variable '$X'"),
+        ("ARG NAME=x\nFROM $NAMME\n", "FROM argument 'NAMME' is not declared (did you mean NAME?)"),
+    ],
+)
+def test_a_near_name_is_advice_and_no_fix(text: str, detail: str) -> None:
+    found = {f.detail: f.fix for f in examine(text).findings}
+    assert found[detail] == ""
+
+
 def test_mended_lines_end_as_they_did_and_what_was_mended_is_told() -> None:
     mended = mend("FROM debian:12 as Base\r\nRUN true\r\nUSER me\r\n", examine)
     assert mended.text == "FROM debian:12 AS base\r\nRUN true\r\nUSER me\r\n"

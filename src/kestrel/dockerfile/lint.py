@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from kestrel.dockerfile import instructions as ins
+from kestrel.dockerfile.decode import decode_node
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.expand import Expander
 from kestrel.dockerfile.ignore import IgnoreList
 from kestrel.dockerfile.nodes import Document, Node
+from kestrel.dockerfile.parser import parse_readable
 
 _DOCS = "https://docs.docker.com/go/dockerfile/rule/"
 
@@ -143,7 +145,10 @@ class Subject:
         return [s for s in self.program.stages if self.stages is None or s.index in self.stages]
 
     def report(self, rule: Rule, node: Node, detail: str, *, line: int = 0, advice: str = "", fix: str = "") -> None:
-        """Note that a rule holds for an instruction, unless it is switched off there."""
+        """Note that a rule holds for an instruction, unless it is switched off there.
+
+        A fix of several lines would lose the comments between them, so there is none.
+        """
         options = self.options
         for comment in node.comments:
             name, equals, value = comment.partition("=")
@@ -162,9 +167,19 @@ class Subject:
                 line=line or node.range.first,
                 last=max(line, node.range.last),
                 advice=advice,
-                fix=fix,
+                fix=fix if node.range.first == node.range.last and self.read(fix) is not None else "",
             )
         )
+
+    def read(self, line: str) -> ins.Instruction | None:
+        """Read a line as it would be in this file; None when it is not just one instruction."""
+        document, error = parse_readable(f"# escape={self.document.escape}\n{line}")
+        if error is not None or len(document.nodes) != 1:
+            return None
+        try:
+            return decode_node(document.nodes[0], document.source, document.escape)
+        except DockerfileError:
+            return None
 
     def global_values(self, *, given: bool = True) -> dict[str, str]:
         """Return the ARGs before the first FROM, with the request's values or with the defaults alone."""

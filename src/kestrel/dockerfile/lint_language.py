@@ -57,16 +57,15 @@ def from_lines(subject: Subject) -> None:
         if len(parts) != 3:
             continue
         if parts[2] != parts[2].lower():
-            fix = _replaced(node, parts[2], parts[2].lower())
             subject.report(
-                STAGE_NAME_CASING, node, f"Stage name '{parts[2]}' should be lowercase", fix=fix,
-                advice=f"call it {parts[2].lower()}",
+                STAGE_NAME_CASING, node, f"Stage name '{parts[2]}' should be lowercase",
+                fix=_with_word(node, 2, parts[2].lower()), advice=f"call it {parts[2].lower()}",
             )  # fmt: skip
         same = str.lower if node.written == node.written.lower() else str.upper
         if _one_case(node.written) and parts[1] != same(parts[1]):
             subject.report(
                 FROM_AS_CASING, node, f"'{parts[1]}' and '{node.written}' keywords' casing do not match",
-                fix=_replaced(node, f" {parts[1]} ", f" {same(parts[1])} "), advice=f"write {same(parts[1])}",
+                fix=_with_word(node, 1, same(parts[1])), advice=f"write {same(parts[1])}",
             )  # fmt: skip
 
 
@@ -137,7 +136,7 @@ def casing(subject: Subject) -> None:
     for node in nodes:
         if node.written != change(node.written):
             detail = f"Command '{node.written}' should match the case of the command majority ({word})"
-            fix = _replaced(node, node.written, change(node.written))
+            fix = change(node.written) + node.text.removeprefix(node.written)
             subject.report(CONSISTENT_CASING, node, detail, fix=fix)
 
 
@@ -189,8 +188,9 @@ def platforms(subject: Subject) -> None:
             continue  # it is an error, and said as such
         if made.used == {"TARGETPLATFORM"} and not made.unset and made.words[0] == values.get("TARGETPLATFORM"):
             detail = f"Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
-            fix = re.sub(r"--platform=\S+\s+", "", node.text, count=1)
-            subject.report(REDUNDANT_PLATFORM, node, detail, fix=fix)
+            default = subject.platform_args.get("TARGETPLATFORM") == made.words[0]
+            fix = f"{node.written} {node.arguments}" if default else ""
+            subject.report(REDUNDANT_PLATFORM, node, detail, fix=fix, advice="leave --platform out")
         if not made.used and not made.unset and not made.defaulted:
             _constant(subject, stage, made.words[0])
 
@@ -310,25 +310,27 @@ def _other_origin(instruction: ins.Copy | ins.Add) -> bool:
     return isinstance(instruction, ins.Copy) and instruction.from_ != ""
 
 
-_PORT = re.compile(r"(?:(?P<ip>\[[^\]]*\]|[^:]*):)?(?:(?P<host>[^:]*):)?(?P<port>[^:/]*)(?:/(?P<protocol>.*))?")
-
-
 def exposed(subject: Subject) -> None:
     """EXPOSE with an address, a port of the host, or a protocol in capitals."""
     for stage in subject.selected():
         for instruction in stage.instructions:
             if not isinstance(instruction, ins.Expose):
                 continue
-            for port in instruction.ports:
-                container, _, protocol = port.partition("/")
-                if protocol != protocol.lower():
-                    detail = f"Defined protocol '{port}' in EXPOSE instruction should be lowercase"
-                    fix = _replaced(instruction.node, port, f"{container}/{protocol.lower()}")
-                    subject.report(EXPOSE_CASING, instruction.node, detail, fix=fix)
-                if ":" in container:
-                    detail = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
-                    fix = _replaced(instruction.node, port, port.rpartition(":")[2])
-                    subject.report(EXPOSE_FORMAT, instruction.node, detail, fix=fix)
+            for index, port in enumerate(instruction.ports):
+                if "$" not in port:  # `${PORT:-80}` is no mapping
+                    _exposed(subject, instruction.node, index, port)
+
+
+def _exposed(subject: Subject, node: Node, index: int, port: str) -> None:
+    container, _, protocol = port.partition("/")
+    if protocol != protocol.lower():
+        detail = f"Defined protocol '{port}' in EXPOSE instruction should be lowercase"
+        subject.report(EXPOSE_CASING, node, detail, fix=_with_word(node, index, f"{container}/{protocol.lower()}"))
+    if ":" in container:
+        detail = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
+        kept = port.rpartition(":")[2]
+        plain = re.fullmatch(r"\d+(-\d+)?(/\w+)?", kept)
+        subject.report(EXPOSE_FORMAT, node, detail, fix=_with_word(node, index, kept) if plain else "")
 
 
 # Variables
@@ -447,11 +449,11 @@ def _one_case(word: str) -> bool:
     return word in (word.lower(), word.upper())
 
 
-def _replaced(node: Node, old: str, new: str) -> str:
-    """Return an instruction of one line with a part replaced; empty when it has more lines, or no such part."""
-    if node.range.first != node.range.last or old not in node.text:
-        return ""
-    return node.text.replace(old, new, 1)
+def _with_word(node: Node, index: int, new: str) -> str:
+    """Return an instruction with another word among its arguments."""
+    words = re.split(r"(\s+)", node.arguments)
+    words[2 * index] = new
+    return node.text[: node.arguments_offset] + "".join(words)
 
 
 def _quoted(value: str) -> str:

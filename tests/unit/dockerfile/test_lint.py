@@ -117,6 +117,30 @@ def test_certain_fixes_can_be_applied_and_leave_nothing_to_find() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ("FROM Base:1 AS Base", "FROM Base:1 AS base"),
+        ("FROM as as x", "FROM as AS x"),
+        ("FROM --platform=$TARGETPLATFORM a:1", "FROM a:1"),
+        ('FROM --platform="${TARGETPLATFORM:-a b}" a:1', "FROM a:1"),
+        ("EXPOSE 18080:80 8080:80", "EXPOSE 80 80"),
+        ("EXPOSE 180/TCP 80/TCP", "EXPOSE 180/tcp 80/tcp"),
+        ("EXPOSE ${PORT:-80} $PORT/$PROTOCOL", ""),
+        ('EXPOSE "1:80" 2: 3', ""),
+        ("EXPOSE 80/TCP \\\n # a remark\n 81", ""),
+    ],
+)
+def test_a_fix_changes_what_it_speaks_of_and_nothing_else(line: str, mended: str) -> None:
+    head = "" if line.startswith("FROM") else HEAD
+    assert mend(head + line, examine).text == head + (mended or line)
+
+
+def test_a_platform_that_the_file_sets_is_not_the_default() -> None:
+    text = "ARG TARGETPLATFORM=linux/s390x\nFROM --platform=$TARGETPLATFORM a:1\n"
+    assert mend(text, examine).text == text
+
+
+@pytest.mark.parametrize(
     ("text", "detail"),
     [
         ("FROM a:1\nENV NAME=x\nUSER $NAMME\n", "Usage of undefined variable '$NAMME' (did you mean $NAME?)"),

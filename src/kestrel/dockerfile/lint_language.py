@@ -32,8 +32,10 @@ from kestrel.dockerfile.lint_catalogue import (
     UNDEFINED_VAR,
     WORKDIR_RELATIVE,
 )
+from kestrel.dockerfile.lint_values import literal, modern
 from kestrel.dockerfile.nodes import Node
 
+_AUTHORS = "org.opencontainers.image.authors"
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
 )
@@ -71,11 +73,14 @@ def from_lines(subject: Subject) -> None:
 
 def maintainers(subject: Subject) -> None:
     """MAINTAINER at all."""
-    for _, instruction in _all(subject):
+    for stage, instruction in _all(subject):
         if isinstance(instruction, ins.Maintainer):
+            # A label that is there already would be overwritten.
+            named = any(isinstance(each, ins.Label) and _AUTHORS in dict(each.pairs) for each in stage.instructions)
+            label = f"LABEL {_AUTHORS}={literal(instruction.name, subject.document.escape)}"
             subject.report(
                 MAINTAINER_DEPRECATED, instruction.node, "Maintainer instruction is deprecated in favor of using label",
-                fix=f'LABEL org.opencontainers.image.authors="{instruction.name}"',
+                fix="" if named else label, advice=label,
             )  # fmt: skip
 
 
@@ -217,8 +222,7 @@ def key_values(subject: Subject) -> None:
             if isinstance(instruction, ins.Pairs) and instruction.legacy:
                 word = node.written
                 detail = f'"{word} key=value" should be used instead of legacy "{word} key value" format'
-                name, value = instruction.pairs[0]
-                subject.report(LEGACY_KEY_VALUE, node, detail, fix=f"{word} {name}={_quoted(value)}")
+                subject.report(LEGACY_KEY_VALUE, node, detail, fix=modern(subject, instruction))
             if isinstance(instruction, ins.Env | ins.Arg):
                 for name, _ in instruction.pairs:
                     if _SECRET.search(name) and not _NO_SECRET.search(name):
@@ -454,12 +458,6 @@ def _with_word(node: Node, index: int, new: str) -> str:
     words = re.split(r"(\s+)", node.arguments)
     words[2 * index] = new
     return node.text[: node.arguments_offset] + "".join(words)
-
-
-def _quoted(value: str) -> str:
-    if re.search(r"\s", value) and not value.startswith(('"', "'")):
-        return f'"{value}"'
-    return value
 
 
 def _json(argv: list[str]) -> str:

@@ -1,8 +1,13 @@
 """Rules about Dockerfiles: found where they hold, silent where they do not or were told to be, and fixed in place."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kestrel.build.check import examine, mend
+from kestrel.build.scope import Scope
+from kestrel.dockerfile import DockerfileError, decode, parse
+from kestrel.dockerfile.instructions import Env
 from kestrel.dockerfile.lint import Base
 
 
@@ -152,6 +157,48 @@ def test_a_platform_that_the_file_sets_is_not_the_default() -> None:
 def test_a_near_name_is_advice_and_no_fix(text: str, detail: str) -> None:
     found = {f.detail: f.fix for f in examine(text).findings}
     assert found[detail] == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ("ENV K a", "ENV K=a"),
+        ("ENV K a  b", 'ENV K="a  b"'),
+        ("ENV K 'a $b'", "ENV K='a $b'"),
+        ('ENV K x "a b" y', 'ENV K="x a b y"'),
+        ("LABEL K it is a \"x y\" 'z$A'", 'LABEL K="it is a x y z\\$A"'),
+        ("ENV K ${A:-x y} $B", 'ENV K="${A:-x y} $B"'),
+        ('ENV K a\\ b "c" $X', 'ENV K="a b c $X"'),
+        ("ENV K b=c \\\\ \\d", 'ENV K="b=c \\\\ d"'),
+        ('ENV K $A"b" c', ""),
+        ('ENV K" x" v', ""),
+        ("ENV K it's", ""),
+        ("ENV K v1 \\\n  v2", ""),
+        ('MAINTAINER a"b c', 'LABEL org.opencontainers.image.authors="a\\"b c"'),
+        ('MAINTAINER "Me" <x@y> $X \\', 'LABEL org.opencontainers.image.authors="\\"Me\\" <x@y> \\$X"'),
+        ("MAINTAINER a\nLABEL org.opencontainers.image.authors=b", ""),
+    ],
+)
+def test_a_value_in_its_new_form_means_the_same(line: str, mended: str) -> None:
+    assert mend(HEAD + line, examine).text == HEAD + (mended or line)
+
+
+@given(st.text(alphabet="a ${}:-\"'\\`#/=", min_size=1, max_size=12), st.sampled_from("\\`"))
+def test_a_value_in_its_new_form_is_never_another(value: str, escape: str) -> None:
+    head = f"# escape={escape}\nFROM a:1\n"
+
+    def values(text: str) -> list[str]:
+        scope = Scope({}, {}, escape=escape, env={"a": "1 2", "aa": "3"})
+        stage = decode(parse(text)).stages[0]
+        return [
+            value for each in stage.instructions if isinstance(each, Env) for _, value in each.expanded(scope).pairs
+        ]
+
+    try:
+        before = values(f"{head}ENV K {value}")
+    except DockerfileError:
+        return
+    assert values(mend(f"{head}ENV K {value}", examine).text) == before
 
 
 def test_mended_lines_end_as_they_did_and_what_was_mended_is_told() -> None:

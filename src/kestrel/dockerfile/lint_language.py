@@ -1,5 +1,6 @@
 """The rules that `docker build --check` has, under its names and in its words, so that skipping works in both."""
 
+import json
 import posixpath
 import re
 from collections.abc import Iterable
@@ -35,6 +36,17 @@ from kestrel.dockerfile.lint_catalogue import (
 from kestrel.dockerfile.lint_values import literal, modern
 from kestrel.dockerfile.nodes import Node
 
+_SHELL_WORDS = frozenset(
+    """
+    . : alias autoload bg bind break builtin caller case cd chdir command compgen complete compopt continue coproc
+    declare dirs disown do done echo elif else enable esac eval exec exit export false fc fg fi for function getopts
+    hash help history if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return
+    select set shift shopt source suspend test then time times trap true type typeset ulimit umask unalias unset until
+    wait while
+    """.split()
+)
+"""What a shell carries out itself (POSIX 2.4, 2.14 and `help` of bash, dash and busybox): no such program need be."""
+_JSON_ADVICE = 'write ["program", "argument"]; what needs a shell begins with "/bin/sh", "-c"'
 _AUTHORS = "org.opencontainers.image.authors"
 _SECRET = re.compile(
     r"(?:_|^)(?:apikey|auth|credentials?|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
@@ -251,25 +263,27 @@ def repeated(subject: Subject) -> None:
 def shell_forms(subject: Subject) -> None:
     """CMD and ENTRYPOINT as a line for a shell that nobody chose."""
     wanted = {stage.index for stage in subject.selected()}
+    # With an ENTRYPOINT, the words of a CMD are arguments: there is more to it than who starts the program.
+    alone = not any(isinstance(each, ins.Entrypoint) for _, each in _all(subject))
     chosen: dict[int, bool] = {}  # by stage, at its end
     for stage in subject.program.stages:
         parent = subject.parent(stage)
         known = bool(subject.bases.get(subject.image(stage), Base()).shell) if parent is None else chosen[parent.index]
         if stage.index in wanted:
-            _shell_forms(subject, stage, chosen=known)
+            _shell_forms(subject, stage, chosen=known, alone=alone)
         chosen[stage.index] = known or any(isinstance(i, ins.Shell) for i in stage.instructions)
 
 
-def _shell_forms(subject: Subject, stage: ins.Stage, *, chosen: bool) -> None:
+def _shell_forms(subject: Subject, stage: ins.Stage, *, chosen: bool, alone: bool) -> None:
     for instruction in stage.instructions:
         if isinstance(instruction, ins.Shell):
             chosen = True
         elif isinstance(instruction, ins.Cmd | ins.Entrypoint) and instruction.command.shell and not chosen:
             word = instruction.node.written
             detail = f"JSON arguments recommended for {word} to prevent unintended behavior related to OS signals"
-            line = instruction.command.line
-            fix = f"{word} {_json(line.split())}" if re.fullmatch(r"[\w ./:=@,+-]+", line) else ""
-            subject.report(JSON_ARGS, instruction.node, detail, fix=fix)
+            argv = _program(instruction.command.line) if alone else []
+            fix = f"{word} {json.dumps(argv, ensure_ascii=False)}" if argv else ""
+            subject.report(JSON_ARGS, instruction.node, detail, fix=fix, advice=_JSON_ADVICE)
 
 
 def working_directories(subject: Subject) -> None:
@@ -460,8 +474,11 @@ def _with_word(node: Node, index: int, new: str) -> str:
     return node.text[: node.arguments_offset] + "".join(words)
 
 
-def _json(argv: list[str]) -> str:
-    return "[" + ", ".join(f'"{word}"' for word in argv) + "]"
+def _program(line: str) -> list[str]:
+    """Return the words of a shell line that only starts a program; nothing when the shell does more than that."""
+    words = line.split()
+    plain = re.fullmatch(r"[\w ./:=@,+-]+", line) and words and not re.search(r"=|^-|:$", words[0])
+    return words if plain and words[0] not in _SHELL_WORDS else []
 
 
 WHILE_READING = (from_lines, maintainers, definition_comments)

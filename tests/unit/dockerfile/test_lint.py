@@ -201,6 +201,20 @@ def test_a_value_in_its_new_form_is_never_another(value: str, escape: str) -> No
     assert values(mend(f"{head}ENV K {value}", examine).text) == before
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("CMD exec foo", "CMD cd /x", "CMD exit 1", "CMD umask 022", "CMD . /etc/profile", "CMD FOO=1 prog"),
+        *("CMD time x", "CMD : x", "CMD if x", "CMD true", "CMD -x", "CMD a | b", "ENTRYPOINT exec top -b"),
+        *("ENTRYPOINT top -b", "CMD a \\\n # a remark\n b"),
+        'ENTRYPOINT ["echo"]\nCMD hello',
+    ],
+)
+def test_what_is_no_program_of_its_own_stays_a_shell_line(line: str) -> None:
+    assert mend(HEAD + line, examine).text == HEAD + line
+    assert [f.rule.name for f in examine(HEAD + line).findings] == ["JSONArgsRecommended"]
+
+
 def test_mended_lines_end_as_they_did_and_what_was_mended_is_told() -> None:
     mended = mend("FROM debian:12 as Base\r\nRUN true\r\nUSER me\r\n", examine)
     assert mended.text == "FROM debian:12 AS base\r\nRUN true\r\nUSER me\r\n"

@@ -294,9 +294,8 @@ def _add(subject: Subject, instruction: ins.Add) -> None:
     if any(flag.name in ("checksum", "keep-git-dir", "unpack") for flag in instruction.node.flags):
         return
     if not any(special.search(source) for source in instruction.sources):
-        node = instruction.node
-        fix = re.sub(r"^\S+", "COPY", node.text) if node.range.first == node.range.last else ""
-        subject.report(ADD_FOR_FILES, node, f"ADD of {' '.join(instruction.sources)}", fix=fix, advice="use COPY")
+        advice = "use COPY, unless it is an archive: ADD unpacks those, whatever their name"
+        subject.report(ADD_FOR_FILES, instruction.node, f"ADD of {' '.join(instruction.sources)}", advice=advice)
 
 
 # Shell

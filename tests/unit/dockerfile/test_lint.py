@@ -105,7 +105,7 @@ def test_certain_fixes_can_be_applied_and_leave_nothing_to_find() -> None:
         "ENV a b c\n"
         "EXPOSE 80/TCP\n"
         "run true\n"
-        "ADD app.py /app/\n"
+        "COPY app.py /app/\n"
         "CMD python app.py\n"
     )
     mended = mend(text, examine)
@@ -213,6 +213,17 @@ def test_a_value_in_its_new_form_is_never_another(value: str, escape: str) -> No
 def test_what_is_no_program_of_its_own_stays_a_shell_line(line: str) -> None:
     assert mend(HEAD + line, examine).text == HEAD + line
     assert [f.rule.name for f in examine(HEAD + line).findings] == ["JSONArgsRecommended"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ADD app.py /app/",
+    ],
+)
+def test_what_may_be_meant_gets_advice_and_no_fix(line: str) -> None:
+    found = [(f.advice != "", f.fix) for f in examine(HEAD + line).findings]
+    assert found and set(found) == {(True, "")}
 
 
 def test_mended_lines_end_as_they_did_and_what_was_mended_is_told() -> None:

@@ -6,8 +6,8 @@ run time (variables, functions) is not guessed at.
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from kestrel.dockerfile import instructions as ins
@@ -166,8 +166,7 @@ def packages(subject: Subject) -> None:
 def _apt(subject: Subject, shell: _Shell, piece: Piece) -> None:
     node = shell.run.node
     if piece.program == "apt" and len(piece.words) > 1:
-        fix = _in_line(shell, r"\bapt (?=[a-z-])", "apt-get ")
-        subject.report(APT_NOT_GET, node, f"`apt {piece.words[1]}` in a build", fix=fix, advice="use apt-get")
+        subject.report(APT_NOT_GET, node, f"`apt {piece.words[1]}` in a build", advice="use apt-get")
     if piece.program not in ("apt", "apt-get") or "install" not in piece.operands:
         return
     named = [word for word in piece.operands if word != "install"]
@@ -175,13 +174,11 @@ def _apt(subject: Subject, shell: _Shell, piece: Piece) -> None:
     if loose:
         _unpinned(subject, shell, "apt-get", loose, "NAME=VERSION, or a snapshot of the archive as source")
     if not any(re.fullmatch(r"-y+|-[a-z]*y[a-z]*|--yes|--assume-yes|-qq", w) for w in piece.words):
-        fix = _in_line(shell, r"\b(apt(?:-get)?)( \S+)*? install\b", lambda m: m[0] + " -y")
+        fix = _inserted(shell, piece, "install", "-y")
         subject.report(NO_YES, node, "apt-get install waits for an answer", fix=fix, advice="add -y")
     if "--no-install-recommends" not in piece.words and "APT::Install-Recommends" not in shell.text:
-        fix = _in_line(shell, r"\binstall\b", "install --no-install-recommends")
-        subject.report(
-            RECOMMENDS, node, "recommended packages are installed too", fix=fix, advice="add --no-install-recommends"
-        )
+        advice = "add --no-install-recommends, and name those that are needed"
+        subject.report(RECOMMENDS, node, "recommended packages are installed too", advice=advice)
 
 
 def _apt_lists(subject: Subject, shell: _Shell) -> None:
@@ -195,11 +192,8 @@ def _apt_lists(subject: Subject, shell: _Shell) -> None:
         )
     mounted = any("/var/lib/apt" in mount for mount in shell.run.mounts)
     if "/var/lib/apt/lists" not in shell.text and not mounted:
-        fix = ""
-        if not shell.run.heredocs and node.range.first == node.range.last:
-            fix = f"{node.text} && rm -rf /var/lib/apt/lists/*"
         advice = "rm -rf /var/lib/apt/lists/* in the same RUN, or --mount=type=cache,target=/var/lib/apt"
-        subject.report(CACHE_LEFT, node, "package lists stay in the layer (/var/lib/apt/lists)", fix=fix, advice=advice)
+        subject.report(CACHE_LEFT, node, "package lists stay in the layer (/var/lib/apt/lists)", advice=advice)
 
 
 def _pip(subject: Subject, shell: _Shell, piece: Piece) -> None:
@@ -218,7 +212,9 @@ def _pip(subject: Subject, shell: _Shell, piece: Piece) -> None:
         _unpinned(subject, shell, "pip", loose, "NAME==VERSION, or -r requirements.txt")
     cached = any("pip" in mount or "/root/.cache" in mount for mount in shell.run.mounts)
     if "--no-cache-dir" not in words and "PIP_NO_CACHE_DIR" not in subject.document.source.text and not cached:
-        fix = _in_line(shell, r"\bpip([\d.]*) install\b", r"pip\1 install --no-cache-dir")
+        # What removes a cache may fail where there is none.
+        used = re.search(r"\.cache|pip\S* cache|--cache-dir|PIP_CACHE_DIR", subject.document.source.text)
+        fix = "" if used else _inserted(shell, piece, "install", "--no-cache-dir")
         subject.report(
             CACHE_LEFT, shell.run.node, "pip keeps its cache in the layer (~/.cache/pip)", fix=fix,
             advice="--no-cache-dir, or --mount=type=cache,target=/root/.cache/pip",
@@ -245,8 +241,7 @@ def _apk(subject: Subject, shell: _Shell, piece: Piece) -> None:
         _unpinned(subject, shell, "apk", loose, "NAME=VERSION")
     mounted = any("/apk" in mount for mount in shell.run.mounts)
     if "--no-cache" not in piece.words and "/var/cache/apk" not in shell.text and not mounted:
-        fix = _in_line(shell, r"\bapk add\b", "apk add --no-cache")
-        subject.report(CACHE_LEFT, shell.run.node, "apk keeps its index (/var/cache/apk)", fix=fix, advice="--no-cache")
+        subject.report(CACHE_LEFT, shell.run.node, "apk keeps its index (/var/cache/apk)", advice="--no-cache")
 
 
 def _rpm(subject: Subject, shell: _Shell, piece: Piece) -> None:
@@ -337,7 +332,7 @@ def _high_uid(subject: Subject, shell: _Shell, piece: Piece) -> None:
     words = piece.words
     for flag, value in pairwise(words):
         if flag in ("-u", "--uid") and value.isdecimal() and len(value) > 5:
-            fix = _in_line(shell, r"\buseradd\b", "useradd -l")
+            fix = _inserted(shell, piece, words[0], "-l")
             detail = f"user number {value} makes /var/log/lastlog and faillog large"
             subject.report(HIGH_UID, shell.run.node, detail, fix=fix, advice="add -l")
 
@@ -357,13 +352,16 @@ def _plain(instruction: ins.Instruction) -> bool:
     return instruction.command.shell and not instruction.heredocs and not instruction.node.flags
 
 
-def _in_line(shell: _Shell, pattern: str, replacement: "str | Callable[[re.Match[str]], str]") -> str:
-    """Return the instruction with the first match replaced; empty when it has several lines."""
-    node = shell.run.node
-    if node.range.first != node.range.last or shell.run.heredocs:
-        return ""
-    made = re.sub(pattern, replacement, node.text, count=1)
-    return str(made) if made != node.text else ""
+def _inserted(shell: _Shell, piece: Piece, after: str, word: str) -> str:
+    """Return the instruction with a word put in after one of a command; empty where its place is not certain."""
+    at = piece.words.index(after) + 1
+    more = replace(piece, words=(*piece.words[:at], word, *piece.words[at:]))
+    wanted = tuple(more if each is piece else each for each in shell.pieces)
+    for found in re.finditer(re.escape(after), shell.text):
+        line = f"{shell.text[: found.end()]} {word}{shell.text[found.end() :]}"
+        if pieces(line) == wanted:
+            return shell.run.node.text[: shell.run.node.arguments_offset] + line
+    return ""
 
 
 PRACTICE = (base_images, last_user, packages, copies, shells, consecutive)

@@ -219,11 +219,33 @@ def test_what_is_no_program_of_its_own_stays_a_shell_line(line: str) -> None:
     "line",
     [
         "ADD app.py /app/",
+        "RUN apt-get install -y curl=1",
+        "RUN apt list",
+        "RUN apt-get update && apt-get install -y --no-install-recommends a=1",
+        "RUN apk add curl=1",
+        "RUN pip install a==1 && pip cache purge",
     ],
 )
 def test_what_may_be_meant_gets_advice_and_no_fix(line: str) -> None:
-    found = [(f.advice != "", f.fix) for f in examine(HEAD + line).findings]
-    assert found and set(found) == {(True, "")}
+    assert {(f.advice != "", f.fix) for f in examine(HEAD + line).findings} == {(True, "")}
+
+
+@pytest.mark.parametrize(
+    ("line", "mended"),
+    [
+        ("apt-get install -y a=1 && apt-get install b=1", "apt-get install -y a=1 && apt-get install -y b=1"),
+        ("echo 'apt-get install' && apt-get install a=1", "echo 'apt-get install' && apt-get install -y a=1"),
+        (
+            "pip install --no-cache-dir a==1 && pip3 install b==1",
+            "pip install --no-cache-dir a==1 && pip3 install --no-cache-dir b==1",
+        ),
+        ("useradd a && /sbin/useradd -u 123456 b", "useradd a && /sbin/useradd -l -u 123456 b"),
+        ("apt-get $(echo install) install a=1", ""),
+        ("apt-get inst'all' a=1", ""),
+    ],
+)
+def test_an_option_goes_to_the_command_that_wants_it(line: str, mended: str) -> None:
+    assert mend(f"{HEAD}RUN --network=none {line}", examine).text == f"{HEAD}RUN --network=none {mended or line}"
 
 
 def test_mended_lines_end_as_they_did_and_what_was_mended_is_told() -> None:

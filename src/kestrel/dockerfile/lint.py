@@ -9,6 +9,7 @@ What is checked is said in the file (`# check=skip=A,B;error=true` at the top, o
 it holds for that one) or by the request, which then replaces what the top of the file says.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,9 +18,11 @@ from kestrel.dockerfile.decode import decode_node
 from kestrel.dockerfile.errors import DockerfileError
 from kestrel.dockerfile.expand import Expander
 from kestrel.dockerfile.ignore import IgnoreList
-from kestrel.dockerfile.nodes import Document, Node
+from kestrel.dockerfile.nodes import Document, Node, Range
 from kestrel.dockerfile.parser import parse_readable
 
+_ARGUMENT = "BUILDKIT_DOCKERFILE_CHECK"
+_DIRECTIVE = re.compile(r"\s*#\s*check\s*=", re.IGNORECASE)
 _DOCS = "https://docs.docker.com/go/dockerfile/rule/"
 
 
@@ -95,7 +98,9 @@ def parse_options(text: str) -> Options:
             )
         found[name.strip()] = value.strip()
     if found.get("error", "false").lower() not in ("true", "false", "1", "0"):
-        raise DockerfileError(f"`error` of a check is true or false, not `{found['error']}`")
+        raise DockerfileError(
+            f"`error` of a check cannot be `{found['error']}`", hint="write error=true or error=false"
+        )
     skip, experimental = found.get("skip", ""), found.get("experimental", "")
     return Options(
         skip=_names(skip),
@@ -220,7 +225,16 @@ def lint(subject: Subject, checks: Iterable[Check]) -> tuple[Finding, ...]:
 
 def options_of(document: Document, args: Mapping[str, str]) -> Options:
     """Return the options in force: the build argument BUILDKIT_DOCKERFILE_CHECK, else the file's directive."""
-    return parse_options(args.get("BUILDKIT_DOCKERFILE_CHECK", document.directives.get("check", "")))
+    given = args.get(_ARGUMENT)
+    try:
+        return parse_options(document.directives.get("check", "") if given is None else given)
+    except DockerfileError as error:
+        if given is not None:
+            raise DockerfileError(f"{error.sentence} in the build argument {_ARGUMENT}", hint=error.hint) from None
+        lines = enumerate(document.source.lines, 1)
+        number = next(number for number, line in lines if _DIRECTIVE.match(line))
+        where = Range(number, number)
+        raise DockerfileError(error.sentence, source=document.source, where=where, hint=error.hint) from None
 
 
 def apply_fixes(text: str, findings: Iterable[Finding]) -> tuple[str, list[Finding]]:

@@ -80,6 +80,15 @@ def test_rules_are_skipped_for_the_file_or_for_one_instruction() -> None:
     assert names("# check=skip=all\n" + text, args={"BUILDKIT_DOCKERFILE_CHECK": "skip=X"}) == ["SudoInRun"]
 
 
+@pytest.mark.parametrize("option", ["bogus", "error=maybe"])
+def test_an_option_that_cannot_be_read_is_pointed_at(option: str) -> None:
+    with pytest.raises(DockerfileError) as caught:
+        examine(f"#!/bin/sh\n# syntax=x\n# Check = {option}\n{HEAD}")
+    assert (caught.value.line, caught.value.hint is not None) == (3, True)
+    with pytest.raises(DockerfileError, match="in the build argument BUILDKIT_DOCKERFILE_CHECK"):
+        examine(HEAD, args={"BUILDKIT_DOCKERFILE_CHECK": option})
+
+
 def test_violations_can_be_made_errors() -> None:
     assert examine("# check=error=true\nFROM scratch as x\n").error == "lint violation found for rules: FromAsCasing"
     assert examine("FROM scratch as x\n").error == ""

@@ -234,7 +234,8 @@ def key_values(subject: Subject) -> None:
             if isinstance(instruction, ins.Pairs) and instruction.legacy:
                 word = node.written
                 detail = f'"{word} key=value" should be used instead of legacy "{word} key value" format'
-                subject.report(LEGACY_KEY_VALUE, node, detail, fix=modern(subject, instruction))
+                advice = f'write {word} NAME="VALUE"'
+                subject.report(LEGACY_KEY_VALUE, node, detail, fix=modern(subject, instruction), advice=advice)
             if isinstance(instruction, ins.Env | ins.Arg):
                 for name, _ in instruction.pairs:
                     if _SECRET.search(name) and not _NO_SECRET.search(name):

@@ -230,6 +230,7 @@ def test_what_is_no_program_of_its_own_stays_a_shell_line(line: str) -> None:
         "ADD app.py /app/",
         "RUN apt-get install -y curl=1",
         "RUN apt list",
+        "ENV K v1 \\\n  v2",
         "RUN apt-get update && apt-get install -y --no-install-recommends a=1",
         "RUN apk add curl=1",
         "RUN pip install a==1 && pip cache purge",

@@ -1,5 +1,6 @@
 """Contexts that are elsewhere, and further ones by name."""
 
+import asyncio
 import io
 import os
 import socket
@@ -121,6 +122,26 @@ async def test_a_remote_context_cannot_show_files_of_this_machine(
     with pytest.raises(InvalidArgument, match="leads outside") as caught:
         await built(world, f"{url}/evil.tar")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.dockerignore", ".dockerignore"])
+async def test_a_pipe_in_a_remote_context_does_not_stop_the_builder(
+    world: World, site: tuple[str, Pages], name: str
+) -> None:
+    url, pages = site
+    buffer = io.BytesIO(packed(Dockerfile="FROM scratch\n"))
+    with tarfile.open(fileobj=buffer, mode="a") as archive:
+        pipe = tarfile.TarInfo(name)
+        pipe.type = tarfile.FIFOTYPE
+        archive.addfile(pipe)
+    pages["/evil.tar"] = buffer.getvalue()
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(InvalidArgument, match="it is not a regular file"):
+                await built(world, f"{url}/evil.tar")
+    finally:
+        for path in (world.root / "builder/contexts").glob(f"*/{name}"):
+            os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))  # lets go whoever waits for its other end
 
 
 async def test_an_archive_cannot_put_files_outside_of_its_context(

@@ -1,7 +1,9 @@
 """Files that survive a crash: written whole or not at all, and known to be on disk before we say so."""
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +41,17 @@ def replace(path: "str | Path", data: bytes, *, mode: int = 0o600, durable: bool
     os.replace(temporary, path)
     if durable:
         sync_directory(path.parent)
+
+
+def read_regular(path: "str | Path", most: int) -> bytes:
+    """Return what a regular file holds, at most `most` bytes and one more, which tells that there is too much.
+
+    Raises OSError, also for what is no regular file: to open a pipe waits for its other end, and a device has no end.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK | os.O_NOCTTY)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        return file.read(most + 1)
 
 
 def private_directory(path: "str | Path") -> Path:

@@ -142,7 +142,7 @@ def _own_files(context: Path, dockerfile: Path) -> Path:
     """
     path = context / dockerfile
     for each in (path, path.with_name(f"{path.name}.dockerignore"), context / ".dockerignore"):
-        if not each.resolve().is_relative_to(context.resolve()):
+        if not Path(os.path.realpath(each)).is_relative_to(os.path.realpath(context)):
             raise InvalidArgument(f"`{each.name}` of the context leads outside of it")
     return path
 

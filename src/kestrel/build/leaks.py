@@ -20,7 +20,8 @@ from urllib.parse import quote, quote_plus
 
 from kestrel.archive.entries import Kind, Source, TarReader
 from kestrel.archive.writer import Sink
-from kestrel.base.errors import FailedPrecondition, NotFound
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, NotFound
+from kestrel.base.files import read_regular
 
 SHORTEST: Final = 8
 _LARGEST: Final = 1 << 20
@@ -50,21 +51,26 @@ class Needle:
 
 
 def value_of(name: str, secret: Secret) -> bytes:
-    """Return a secret's value. Raises NotFound when its file cannot be read."""
-    if isinstance(secret, bytes):
-        return secret
+    """Return a secret's value. Raises NotFound when its file cannot be read, InvalidArgument when it is too large."""
+    value = secret if isinstance(secret, bytes) else _read(name, secret)
+    if len(value) > _LARGEST:
+        raise InvalidArgument(f"the secret `{name}` is larger than {_LARGEST >> 20} MiB", hint="check its src")
+    return value
+
+
+def _read(name: str, file: Path) -> bytes:
     try:
-        return secret.read_bytes()
+        return read_regular(file, _LARGEST)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise NotFound(f"cannot read the secret `{name}` from {secret}: {reason}", hint="check its src") from None
+        raise NotFound(f"cannot read the secret `{name}` from {file}: {reason}", hint="check its src") from None
 
 
 def needles(secrets: Mapping[str, Secret]) -> tuple[Needle, ...]:
-    """Return what to search for. Raises NotFound."""
+    """Return what to search for. Raises NotFound and InvalidArgument."""
     found: list[Needle] = []
     for name, secret in secrets.items():
-        value = value_of(name, secret)[:_LARGEST].strip(b"\r\n")
+        value = value_of(name, secret).strip(b"\r\n")
         if len(value) >= SHORTEST:
             found += _forms(name, value)
     return tuple(found)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kestrel.base.errors import InvalidArgument, NotFound, nearest
+from kestrel.base.files import read_regular
 from kestrel.build.executor import Limits
 from kestrel.build.leaks import Secret
 from kestrel.build.lower_from import Outline
@@ -130,22 +131,22 @@ def read_program(request: BuildRequest) -> Read:
 
 def _name(path: Path, context: Path) -> str:
     try:
-        return str(path.resolve().relative_to(context.resolve()))
+        return str(Path(os.path.realpath(path)).relative_to(os.path.realpath(context)))
     except ValueError:
         return str(path)
 
 
 def _load(path: Path, name: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            data = file.read(_LARGEST + 1)
+        data = read_regular(path, _LARGEST)
     except FileNotFoundError:
         names = os.listdir(path.parent) if path.parent.is_dir() else []
         close = nearest(path.name, names)
         hint = f"did you mean `{close}`?" if close else "name it with --file"
         raise NotFound(f"there is no {path.name} in {path.parent}", hint=hint) from None
     except OSError as error:
-        raise InvalidArgument(f"cannot read {path}: {(error.strerror or '').lower()}") from None
+        reason = (error.strerror or "").lower()
+        raise InvalidArgument(f"cannot read {path}: {reason}", hint="give a file, or `-f -` for your input") from None
     if len(data) > _LARGEST:
         raise InvalidArgument(f"{name} is larger than {_LARGEST >> 20} MiB", hint="is it a Dockerfile?")
     return data
@@ -155,9 +156,15 @@ def _ignore(dockerfile: Path, context: Path) -> IgnoreList:
     """`<Dockerfile>.dockerignore` beside the Dockerfile wins over the context's own."""
     for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
         try:
-            return parse_ignore(path.read_text("utf-8", "surrogateescape"), path.name)
+            data = read_regular(path, _LARGEST)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise InvalidArgument(f"cannot read {path}: {reason}", hint="make it a file, or remove it") from None
+        if len(data) > _LARGEST:
+            raise InvalidArgument(f"{path} is larger than {_LARGEST >> 20} MiB", hint="is it an ignore file?")
+        return parse_ignore(data.decode("utf-8", "surrogateescape"), path.name)
     return IgnoreList()
 
 

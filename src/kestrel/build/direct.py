@@ -376,7 +376,8 @@ class TarOf:
 
     def _header(self, path: str, item: Item) -> bytes:
         name = path.encode("utf-8", "surrogateescape")
-        if item.kind != FILE or item.xattrs or len(name) > 100 or item.size >= 8**11 or not name.isascii():
+        beyond = max(item.size, item.mtime // 1_000_000_000) >= 8**11  # what eleven octal digits cannot say
+        if item.kind != FILE or item.xattrs or len(name) > 100 or beyond or not name.isascii():
             return header(self._member(path, item))
         key = (item.mode, item.uid, item.gid, item.mtime)
         known = self._headers.get(key)

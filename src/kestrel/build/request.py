@@ -16,9 +16,13 @@ from kestrel.dockerfile import IgnoreList, Program, Source, decode, parse, parse
 from kestrel.dockerfile.errors import DockerfileError
 
 DOCKERFILE = "Dockerfile"
+IGNORE_FILE = ".dockerignore"
 EPOCH = "SOURCE_DATE_EPOCH"
 HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
 """The argument that docker has for what a command's host is called; it wins over the request's own word."""
+LATEST = 253402300799
+"""The last second of the year 9999: an image's configuration has four digits for the year."""
+_SECONDS = f"it is a number of seconds since 1970, {LATEST} at most"
 HOST_NETWORK = "network.host"
 """The one right that can be given to what is built; docker's word for it."""
 _LARGEST = 4 << 20
@@ -88,9 +92,9 @@ def clamp(request: BuildRequest, read: Read, first: Outline) -> int | None:
     name = "" if text == "context" else text
     if not text or name in request.times or name in ("", *request.contexts):
         return request.times.get(name) if text else None
-    if text.isdecimal() and int(text) <= 1 << 40:
+    if text.isdecimal() and len(text) <= len(str(LATEST)) and int(text) <= LATEST:
         return int(text)
-    sentence, hint = f"{EPOCH} is `{text}`", "it is a number of seconds since 1970"
+    sentence, hint = f"{EPOCH} is `{text[:40]}`", _SECONDS
     if EPOCH in request.build_args:
         raise InvalidArgument(sentence, hint=hint)
     written = next(arg for arg in reversed(read.program.global_args) if EPOCH in dict(arg.pairs))
@@ -114,12 +118,12 @@ def read_files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
     """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
     context = directory_of(request.context)
     if isinstance(request.dockerfile, bytes):
-        return request.dockerfile, DOCKERFILE, _ignore(context / DOCKERFILE, context)
+        return request.dockerfile, DOCKERFILE, _ignore(context / IGNORE_FILE)  # no file, so none beside it
     path = request.dockerfile or context / DOCKERFILE
     if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
         path = context / DOCKERFILE.lower()  # as docker has it
     name = _name(path, context)
-    return _load(path, name), name, _ignore(path, context)
+    return _load(path, name), name, _ignore(path.with_name(f"{path.name}{IGNORE_FILE}"), context / IGNORE_FILE)
 
 
 def read_program(request: BuildRequest) -> Read:
@@ -152,9 +156,9 @@ def _load(path: Path, name: str) -> bytes:
     return data
 
 
-def _ignore(dockerfile: Path, context: Path) -> IgnoreList:
-    """`<Dockerfile>.dockerignore` beside the Dockerfile wins over the context's own."""
-    for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
+def _ignore(*files: Path) -> IgnoreList:
+    """Read the first of some ignore files that is there: `<Dockerfile>.dockerignore` wins over the context's own."""
+    for path in files:
         try:
             data = read_regular(path, _LARGEST)
         except (FileNotFoundError, NotADirectoryError):
@@ -173,7 +177,7 @@ def open_context(request: BuildRequest, read: Read, name: str) -> Tree:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if name:
         path = directory_of(request.contexts[name])
-        return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / DOCKERFILE, path))
+        return Tree(os.open(path, flags), name=f"the context `{name}`", ignore=_ignore(path / IGNORE_FILE))
     return Tree(
         os.open(request.context, flags), name="the build context", where=str(request.context), ignore=read.ignore
     )

@@ -212,7 +212,7 @@ async def log(services: Services, request: ImageRequest, _emit: Emit) -> Any:
 def _request(request: BuildRequest) -> Build:
     return Build(
         context=request.context if is_elsewhere(request.context) else Path(request.context),
-        dockerfile=request.dockerfile_text or (Path(request.dockerfile) if request.dockerfile else None),
+        dockerfile=_dockerfile(request),
         tags=request.tags,
         build_args=dict(_pair(text) for text in request.build_args),
         target=request.target,
@@ -236,6 +236,12 @@ def _request(request: BuildRequest) -> Build:
         labels=dict(_pair(text) for text in request.labels),
         outputs=tuple(parse_output(text) for text in request.outputs),
     )
+
+
+def _dockerfile(request: BuildRequest) -> Path | bytes | None:
+    if request.dockerfile_text is not None:
+        return request.dockerfile_text
+    return Path(request.dockerfile) if request.dockerfile else None
 
 
 def _pair(text: str) -> tuple[str, str]:

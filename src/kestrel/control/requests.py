@@ -179,7 +179,7 @@ class BuildRequest(Request, frozen=True):
 
     context: str
     dockerfile: str = ""
-    dockerfile_text: bytes = b""
+    dockerfile_text: bytes | None = None
     tags: tuple[str, ...] = ()
     build_args: tuple[str, ...] = ()
     target: str = ""

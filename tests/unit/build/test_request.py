@@ -85,3 +85,12 @@ def test_a_link_to_itself_is_no_file(context: Path, name: str) -> None:
     (context / name).symlink_to(name)
     with pytest.raises(InvalidArgument, match=f"cannot read .*/{name}: too many levels of symbolic links"):
         read_files(BuildRequest(context=context))
+
+
+def test_a_dockerfile_without_a_file_has_no_ignore_file_of_its_own(context: Path) -> None:
+    (context / ".dockerignore").write_text("hidden\n")
+    (context / "Dockerfile.dockerignore").write_text("other\n")
+    _, _, ignore = read_files(BuildRequest(context=context, dockerfile=TEXT.encode()))
+    assert ignore.name == ".dockerignore"
+    _, _, ignore = read_files(BuildRequest(context=context))
+    assert ignore.name == "Dockerfile.dockerignore"

@@ -13,7 +13,7 @@ import zstandard
 
 from kestrel.archive.compression import LayerReader
 from kestrel.base.errors import InvalidArgument
-from kestrel.build.outputs import parse_output
+from kestrel.build.outputs import Output, parse_output
 from kestrel.testing.builds import World
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -117,3 +117,18 @@ async def test_what_a_request_has_wrong_is_said_before_anything_runs(
     with pytest.raises(InvalidArgument, match=sentence):
         await world.build("FROM busybox\nRUN true\n", **options)
     assert world.ran() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"source_date_epoch": -1}, "the time of a build cannot be -1"),
+        ({"source_date_epoch": 10**20}, "the time of a build cannot be 1e"),
+        ({"outputs": (Output(type="zip", destination=Path("x")),)}, "unknown output type 'zip'"),
+        ({"outputs": (Output(type="tar", destination=Path("x"), compression="lz4"),)}, "unknown compression 'lz4'"),
+        ({"tags": "abc"}, "the names are the text `abc`"),
+    ],
+)
+async def test_what_a_program_asks_for_is_looked_at_too(world: World, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidArgument, match=sentence):
+        await world.build("FROM busybox\n", **options)

@@ -48,15 +48,22 @@ def parse_output(text: str) -> Output:
     fields = dict(part.partition("=")[::2] for part in text.split(","))
     kind, place = fields.pop("type", ""), fields.pop("dest", fields.pop("destination", ""))
     compression = fields.pop("compression", "none")
-    if kind not in TYPES:
-        raise InvalidArgument(f"unknown output type {kind!r}", hint=_hint(kind, TYPES))
-    if compression not in COMPRESSIONS:
-        raise InvalidArgument(f"unknown compression {compression!r}", hint=_hint(compression, COMPRESSIONS))
+    output = Output(type=kind, destination=Path(place), compression=compression)
+    check_words(output)
     if fields:
         raise InvalidArgument(f"an output has no {next(iter(fields))!r}", hint="there are type, dest and compression")
     if kind != "image" and (not place or place == "-"):
         raise InvalidArgument(f"the output {text!r} says not where", hint=f"write type={kind},dest=PATH")
-    return Output(type=kind, destination=Path(place), compression=compression)
+    return output
+
+
+def check_words(output: Output) -> None:
+    """Refuse a type or a compression that there is not. Raises InvalidArgument."""
+    if output.type not in TYPES:
+        raise InvalidArgument(f"unknown output type {output.type!r}", hint=_hint(output.type, TYPES))
+    if output.compression not in COMPRESSIONS:
+        word = output.compression
+        raise InvalidArgument(f"unknown compression {word!r}", hint=_hint(word, COMPRESSIONS))
 
 
 def _hint(word: str, known: tuple[str, ...]) -> str:

@@ -7,14 +7,19 @@ from kestrel.base.errors import InvalidArgument, nearest
 from kestrel.build.executor import NETWORKS
 from kestrel.build.graph import Plan
 from kestrel.build.leaks import Needle, SecretLeaked, leaked, masked, search
-from kestrel.build.outputs import Output
-from kestrel.build.request import BuildRequest
+from kestrel.build.outputs import Output, check_words
+from kestrel.build.request import LATEST, SECONDS, BuildRequest
 from kestrel.dockerfile.nodes import Source
 from kestrel.oci.reference import Reference
 
 
 def check_request(request: BuildRequest) -> None:
-    """Look at names, network and outputs. Raises InvalidArgument."""
+    """Look at names, time, network and outputs. Raises InvalidArgument."""
+    if _is_text(request.tags):
+        raise InvalidArgument(f"the names are the text `{request.tags}`", hint=f"write ({request.tags!r},)")
+    moment = request.source_date_epoch
+    if moment is not None and not 0 <= moment <= LATEST:
+        raise InvalidArgument(f"the time of a build cannot be {moment:.6g}", hint=SECONDS)
     for tag in request.tags:
         if Reference.parse(tag).digest:
             raise InvalidArgument(f"the name {tag} has a digest, which is computed", hint="take it out")
@@ -23,8 +28,14 @@ def check_request(request: BuildRequest) -> None:
         known = f"there are {', '.join(NETWORKS)}"
         raise InvalidArgument(f"unknown network `{request.network}`", hint=f"did you mean {close}?" if close else known)
     for output in request.outputs:
+        check_words(output)
         if output.type != "image":
             _check_output(output)
+
+
+def _is_text(value: object) -> bool:
+    """Tell a text where a program without types gives one for a tuple of texts."""
+    return isinstance(value, str)
 
 
 def _check_output(output: Output) -> None:

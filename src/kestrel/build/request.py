@@ -22,7 +22,7 @@ HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
 """The argument that docker has for what a command's host is called; it wins over the request's own word."""
 LATEST = 253402300799
 """The last second of the year 9999: an image's configuration has four digits for the year."""
-_SECONDS = f"it is a number of seconds since 1970, {LATEST} at most"
+SECONDS = f"it is a number of seconds since 1970, {LATEST} at most"
 HOST_NETWORK = "network.host"
 """The one right that can be given to what is built; docker's word for it."""
 _LARGEST = 4 << 20
@@ -94,7 +94,7 @@ def clamp(request: BuildRequest, read: Read, first: Outline) -> int | None:
         return request.times.get(name) if text else None
     if text.isdecimal() and len(text) <= len(str(LATEST)) and int(text) <= LATEST:
         return int(text)
-    sentence, hint = f"{EPOCH} is `{text[:40]}`", _SECONDS
+    sentence, hint = f"{EPOCH} is `{text[:40]}`", SECONDS
     if EPOCH in request.build_args:
         raise InvalidArgument(sentence, hint=hint)
     written = next(arg for arg in reversed(read.program.global_args) if EPOCH in dict(arg.pairs))

@@ -1,13 +1,17 @@
 """`kestrel`: find the row, read the words, call the function; imports only what the command needs."""
 
+import errno
+import os
 import sys
 
-from kestrel.base.errors import InvalidArgument, KestrelError, nearest
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, KestrelError, nearest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main() -> "NoReturn":
@@ -17,18 +21,46 @@ def main() -> "NoReturn":
 
 def run(arguments: "Sequence[str]") -> int:
     """Run one command and return its exit code: 0, the container's own, or 125 to 127 as docker's."""
+    try:
+        return _answered(arguments)
+    except BrokenPipeError:
+        # The reader of our output has gone (`kestrel ps | head -1`); nothing is left to say to anyone.
+        _discard(1, 2)
+        return 141
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        return _unwritten(error)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _answered(arguments: "Sequence[str]") -> int:
+    """Run one command and write all of its output here, where it can still be told that it cannot be written."""
     from kestrel.cli.failures import report
 
     try:
         return _dispatch(arguments)
     except KestrelError as error:
         return report(error)
-    except BrokenPipeError:
-        # The reader of our output has gone (`kestrel ps | head -1`); nothing is left to say to anyone.
-        sys.stderr.close()
-        return 141
-    except KeyboardInterrupt:
-        return 130
+    finally:
+        if sys.stdout is not None:  # closed by whoever called us
+            sys.stdout.flush()
+
+
+def _unwritten(error: OSError) -> int:
+    from kestrel.cli.failures import report
+
+    _discard(1)
+    reason = (error.strerror or "").lower()
+    return report(FailedPrecondition(f"the output cannot be written: {reason}", hint="is its disk full?"))
+
+
+def _discard(*streams: int) -> None:
+    """Let what Python still holds for these descriptors go nowhere when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
 
 
 def _dispatch(arguments: "Sequence[str]") -> int:

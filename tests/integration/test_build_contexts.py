@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import json
 import os
+import shutil
 import socket
 import tarfile
 from collections.abc import AsyncIterator
@@ -214,6 +216,29 @@ async def test_an_image_of_a_layout_can_be_built_on(world: World, tmp_path: Path
         await world.build("FROM x\n", contexts={"x": f"oci-layout://{layout}@sha256:{'0' * 64}"})
     with pytest.raises(NotFound, match="cannot read"):
         await world.build("FROM x\n", contexts={"x": f"oci-layout://{tmp_path}/nothing"})
+
+
+async def test_an_image_of_a_layout_can_be_named_by_its_tag(world: World, tmp_path: Path) -> None:
+    layout = tmp_path / "lay:out"
+    for me in ("1", "2"):
+        archive = tmp_path / f"{me}.tar"
+        await world.build(
+            f"FROM scratch\nENV ME={me}\n", tags=(f"made:{me}",), outputs=(parse_output(f"type=oci,dest={archive}"),)
+        )
+        with tarfile.open(archive) as file:
+            file.extractall(tmp_path / me)
+    shutil.copytree(tmp_path / "1", layout)
+    shutil.copytree(tmp_path / "2/blobs", layout / "blobs", dirs_exist_ok=True)
+    indexes = [json.loads((tmp_path / me / "index.json").read_text()) for me in ("1", "2")]
+    entries = [entry for index in indexes for entry in index["manifests"]]
+    (layout / "index.json").write_text(json.dumps({**indexes[0], "manifests": entries}))
+    result = await world.build("FROM x\n", contexts={"x": f"oci-layout://{layout}:2"})
+    assert "ME=2" in world.config(result).config.env
+    with pytest.raises(NotFound, match="has no tag `3`") as caught:
+        await world.build("FROM x\n", contexts={"x": f"oci-layout://{layout}:3"})
+    assert caught.value.hint == "it has 1, 2"
+    with pytest.raises(NotFound, match="does not name one image"):
+        await world.build("FROM x\n", contexts={"x": f"oci-layout://{layout}"})
 
 
 async def test_files_are_added_through_the_proxy_of_the_environment(

@@ -3,7 +3,7 @@
     https://host/app.git#ref:directory   a repository (every form that ADD takes)
     https://host/app.tar.gz              an archive, unpacked; a page that is none is a Dockerfile without other files
     docker-image://NAME                  an image, wherever the Dockerfile says the context's name
-    oci-layout://DIRECTORY[@DIGEST]      an image out of an OCI layout
+    oci-layout://DIRECTORY[:TAG][@DIGEST]   an image out of an OCI layout
 
 The forms are those of `docker build` and its `--build-context`. The time of a repository is that of its commit, the
 time of an archive what its server says, or its newest file: `SOURCE_DATE_EPOCH=context` clamps to it. Both are kept
@@ -17,13 +17,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryFile
+
+from msgspec.structs import replace as replace_fields
 
 from kestrel.archive.apply import Form, apply
 from kestrel.archive.entries import Entry
 from kestrel.archive.writer import TarWriter
-from kestrel.base.errors import InvalidArgument, NotFound
+from kestrel.base.errors import InvalidArgument, NotFound, nearest
 from kestrel.base.files import private_directory
 from kestrel.build.archives import is_archive, plain
 from kestrel.build.bases import Images
@@ -33,10 +36,14 @@ from kestrel.build.remote import Downloads
 from kestrel.build.request import DOCKERFILE, BuildRequest
 from kestrel.build.threads import finished
 from kestrel.dockerfile.gitref import GitRef, parse_git
+from kestrel.oci.manifest import Index
 
 IMAGE, LAYOUT = "docker-image:", "oci-layout:"
 KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 """The argument that leaves `.git` in contexts which are repositories; docker's name for it."""
+REF_NAME = "org.opencontainers.image.ref.name"
+"""The annotation of an index that holds a tag (image-spec, "Pre-Defined Annotation Keys")."""
+_LARGEST_INDEX = 4 << 20
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -80,15 +87,17 @@ class Contexts:
     async def _image(self, where: str) -> str:
         if where.startswith(IMAGE):
             return where.removeprefix(IMAGE).removeprefix("//")
-        place, _, digest = where.removeprefix(LAYOUT).removeprefix("//").partition("@")
+        named, _, digest = where.removeprefix(LAYOUT).removeprefix("//").partition("@")
+        place, tag = _tagged(named)
         with TemporaryFile() as packed:
-            await finished(_pack, Path(place), packed.fileno())
+            await finished(_pack, place, tag, packed.fileno())
             packed.seek(0)
             found = await self.images.load(packed)
         chosen = [image for image in found if digest in ("", str(image.digest))]
         if len(chosen) != 1:
             names = ", ".join(str(image.digest) for image in found) or "none"
-            raise NotFound(f"{where} does not name one image; the layout has {names}", hint="write @ and a digest")
+            hint = "write :TAG, or @ and a digest"
+            raise NotFound(f"{where} does not name one image; the layout has {names}", hint=hint)
         return str(chosen[0].id)
 
     async def _directory(self, where: str, ssh: str, *, keep_git: bool) -> tuple[Path, int]:
@@ -153,8 +162,14 @@ def _files(place: Path) -> Iterator[Path]:
             yield Path(directory) / name
 
 
-def _pack(layout: Path, fd: int) -> None:
-    """Write an OCI layout as a tar. Links are not followed: a layout has none."""
+def _tagged(named: str) -> tuple[Path, str]:
+    """Split `DIRECTORY:TAG`, unless a directory has all of it as its name."""
+    place, colon, tag = named.rpartition(":")
+    return (Path(place), tag) if colon and "/" not in tag and not Path(named).is_dir() else (Path(named), "")
+
+
+def _pack(layout: Path, tag: str, fd: int) -> None:
+    """Write an OCI layout, or what a tag of it means, as a tar. Links are not followed: a layout has none."""
     with ExitStack() as stack:
         tar = TarWriter(stack.enter_context(open(os.dup(fd), "wb")))
         names = [layout / "index.json", *sorted((layout / "blobs").glob("*/*"))]
@@ -163,5 +178,21 @@ def _pack(layout: Path, fd: int) -> None:
                 file = stack.enter_context(open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb"))
             except OSError as error:
                 raise NotFound(f"cannot read {path} of the OCI layout: {error.strerror}") from None
+            if tag and path == names[0]:
+                data = _only(tag, file.read(_LARGEST_INDEX), layout)
+                tar.add(Entry(name=path.name, size=len(data)), BytesIO(data))
+                continue
             tar.add(Entry(name=str(path.relative_to(layout)), size=os.fstat(file.fileno()).st_size), file)
         tar.close()
+
+
+def _only(tag: str, index: bytes, layout: Path) -> bytes:
+    """Return an index with nothing but what a tag means, and without names, which the store would take over."""
+    entries = Index.decode(index).manifests
+    chosen = [replace_fields(entry, annotations={}) for entry in entries if entry.annotations.get(REF_NAME) == tag]
+    if not chosen:
+        tags = [name for entry in entries if (name := entry.annotations.get(REF_NAME))]
+        close = nearest(tag, tags)
+        hint = f"did you mean `{close}`?" if close else f"it has {', '.join(tags) or 'none'}"
+        raise NotFound(f"the OCI layout {layout} has no tag `{tag}`", hint=hint)
+    return Index.of(chosen).encode()

@@ -313,13 +313,27 @@ class TarReader:
 
 
 def clean(raw: bytes) -> str:
-    """Return a member's name relative and without odd parts; raises InvalidArgument for `..` and NUL."""
+    """Return a member's name relative and without odd parts; raises InvalidArgument for one that leads out, and NUL.
+
+    `a/../b` is `b` whatever `a` is, as for docker (Go's `filepath.Clean`): links are not asked.
+    """
     if _UNUSUAL.search(raw):
-        parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
-        if b".." in parts or b"\0" in raw:
-            raise InvalidArgument(f"entry {raw[:300]!r} leads out of the archive's root")
+        if b"\0" in raw:
+            raise InvalidArgument(f"the name of entry {_shown(raw)} has a zero byte")
+        parts: list[bytes] = []
+        for part in raw.split(b"/"):
+            if part == b".." and not parts:
+                raise InvalidArgument(f"entry {_shown(raw)} leads out of the archive's root")
+            if part == b"..":
+                parts.pop()
+            elif part not in (b"", b"."):
+                parts.append(part)
         raw = b"/".join(parts)
     return raw.rstrip(b"/").decode("utf-8", "surrogateescape")
+
+
+def _shown(raw: bytes) -> str:
+    return repr(raw[:300].decode("utf-8", "replace"))
 
 
 def _link(kind: Kind, raw: bytes, name: str) -> str:

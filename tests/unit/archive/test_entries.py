@@ -93,7 +93,7 @@ def test_a_truncated_archive_is_data_loss(cut: int) -> None:
         read(tar_of((Entry(name="a"), b"x" * 600))[:cut])
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "a/../b", "a/..", "/..", "./../x"])
+@pytest.mark.parametrize("name", ["..", "../x", "a/../../b", "/..", "./../x"])
 def test_a_name_that_climbs_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgument, match="leads out"):
         read(python_tar(tarfile.PAX_FORMAT, info(name)))
@@ -108,6 +108,8 @@ def test_a_name_that_climbs_is_refused(name: str) -> None:
         (b"./", ""),
         (b".hidden", ".hidden"),
         (b"a..b", "a..b"),
+        (b"d/x/../y", "d/y"),
+        (b"a/..", ""),
     ],
 )
 def test_names_are_relative_and_plain(raw: bytes, name: str) -> None:
@@ -121,8 +123,8 @@ def test_names_are_relative_and_plain(raw: bytes, name: str) -> None:
         ({"size": b"0x10"}, "unreadable number"),
         ({"uid": b"-5"}, "negative uid"),
         ({"mtime": b"soon"}, "unreadable time"),
-        ({"path": b"a\0b"}, "leads out"),
-        ({"path": b"../x"}, "leads out"),
+        ({"path": b"a\0b"}, "has a zero byte"),
+        ({"path": b"../x"}, r"entry '\.\./x' leads out"),
         ({"GNU.sparse.size": b"10", "GNU.sparse.map": b"0,20"}, "contradicts"),
         ({"GNU.sparse.size": b"10", "GNU.sparse.map": b"5,1,0,1"}, "contradicts"),
         ({"GNU.sparse.size": b"10", "GNU.sparse.map": b"0"}, "odd sparse map"),

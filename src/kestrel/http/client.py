@@ -18,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
-from kestrel.base.errors import KestrelError, TimedOut, Unavailable
+from kestrel.base.errors import InvalidArgument, KestrelError, TimedOut, Unavailable
 
 CLIENT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 """What a request or the reading of an answer may raise; give it to `explain`."""
@@ -110,9 +110,23 @@ def explain(error: BaseException, url: str) -> KestrelError:
         return Unavailable(f"cannot reach {where}: {_system(error.os_error)}", hint=_connect_hint(error.os_error))
     if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionError):
         return Unavailable(f"{where} closed the connection in the middle of an answer", hint="try again")
+    address = _address_failure(error, url, where)
+    if address is not None:
+        return address
     if isinstance(error, aiohttp.ClientResponseError):
         return Unavailable(f"{where} does not speak HTTP as expected: {error.message}", hint="is the port right?")
     return Unavailable(f"cannot talk to {where}: {error or type(error).__name__}")
+
+
+def _address_failure(error: BaseException, url: str, where: str) -> KestrelError | None:
+    """Tell of addresses that nobody can be asked for: our own, or those that a server sends us to."""
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return Unavailable(f"{where} sends us from address to address without end", hint="give the last address itself")
+    if isinstance(error, aiohttp.RedirectClientError):
+        return Unavailable(f"{where} sends us to {error}, which is no http(s) address", hint="give another address")
+    if isinstance(error, aiohttp.InvalidURL):
+        return InvalidArgument(f"{url} is no address of a server", hint="write http://HOST/PATH or https://HOST/PATH")
+    return None
 
 
 def _tls_failure(error: BaseException, where: str) -> KestrelError | None:

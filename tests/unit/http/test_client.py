@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from kestrel.base.errors import TimedOut, Unavailable
+from kestrel.base.errors import InvalidArgument, TimedOut, Unavailable
 from kestrel.http.client import CLIENT_ERRORS, Timeouts, explain, is_loopback, proxy_for, session
 from kestrel.http.server import Server, Tcp
 
@@ -80,6 +80,33 @@ async def test_a_server_that_hangs_up_and_one_that_is_no_http_server_are_told_ap
             with pytest.raises(CLIENT_ERRORS) as caught:
                 await client.get(url)
         assert words in str(explain(caught.value, url))
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("/", "sends us from address to address without end"),
+        ("file:///etc/passwd", "sends us to file:///etc/passwd, which is no http(s) address"),
+    ],
+)
+async def test_redirects_that_lead_nowhere_are_said(location: str, words: str) -> None:
+    async def redirect(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": location})
+
+    async with Server(redirect, [Tcp()]) as server, session() as client:
+        url = server.addresses[0]
+        with pytest.raises(CLIENT_ERRORS) as caught:
+            await client.get(url)
+        assert str(explain(caught.value, url)) == f"{url.removeprefix('http://').rstrip('/')} {words}"
+
+
+async def test_an_address_without_a_host_is_our_own_fault() -> None:
+    async with session() as client:
+        with pytest.raises(CLIENT_ERRORS) as caught:
+            await client.get("http:///x")
+    error = explain(caught.value, "http:///x")
+    assert isinstance(error, InvalidArgument)
+    assert str(error) == "http:///x is no address of a server"
 
 
 async def test_bodies_come_as_they_were_sent_and_cookies_are_not_kept() -> None:

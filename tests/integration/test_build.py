@@ -341,6 +341,9 @@ async def test_a_base_image_that_cannot_be_had_names_what_was_tried(world: World
         ("FROM busybox\nEXPOSE 80/tpc\n", 2, "did you mean `tcp`?"),
         ("FROM busybox\nSTOPSIGNAL SIGTREM\n", 2, "did you mean `SIGTERM`?"),
         ("FROM busybox\nCOPY --chown=rot a b\n", 2, "did you mean `root`?"),
+        ("FROM busybox\nCOPY --chown=: a b\n", 2, "write USER or USER:GROUP, names or numbers"),
+        ("FROM busybox\nCOPY --chown=4294967295 a b\n", 2, "they end with 4294967294"),
+        ("FROM busybox\nCOPY --link --chown=4294967296 a b\n", 2, "they end with 4294967294"),
     ],
 )
 async def test_mistakes_point_at_their_line_and_the_nearest_word(world: World, text: str, line: int, hint: str) -> None:

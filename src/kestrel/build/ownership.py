@@ -12,6 +12,8 @@ from kestrel.build.tree import Tree
 
 RANGE = 1 << 16
 """Users and groups of a sandbox that has its own are below this, as those of images mostly are."""
+_LARGEST = (1 << 32) - 2
+"""The next number means "leave it as it is" to chown(2)."""
 _CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)")
 _ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _CLASS_BITS = {"u": 0o4700, "g": 0o2070, "o": 0o1007}
@@ -92,6 +94,8 @@ def find_owner(text: str, root: Tree) -> tuple[int, int]:
     A user alone gives its own group: the passwd entry's for a name, the same number for a number.
     """
     user, _, group = text.partition(":")
+    if not user:
+        raise InvalidArgument(f"the owner `{text}` names no user", hint="write USER or USER:GROUP, names or numbers")
     if user.isdecimal():
         uid = gid = _number(user)
     else:
@@ -114,10 +118,10 @@ def beyond_range(step: Step) -> bool:
 
 
 def _number(text: str) -> int:
-    number = int(text)
-    if number >= (1 << 32) - 1:  # the last one means "leave it as it is" to chown(2)
-        raise InvalidArgument(f"{text} is not a user or group number")
-    return number
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(_LARGEST)) or int(digits) > _LARGEST:
+        raise InvalidArgument(f"{digits[:40]} is no number of a user or group", hint=f"they end with {_LARGEST}")
+    return int(digits)
 
 
 def _lookup(root: Tree, path: str, what: str, name: str, fields: tuple[int, int]) -> tuple[int, int]:

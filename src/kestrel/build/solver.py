@@ -115,7 +115,7 @@ class Solver:
         tasks: dict[Step, asyncio.Task[LayerList]] = {}
         try:
             for step, position in self._positions():
-                if beyond_range(step) or not self._beyond.isdisjoint(step.inputs()):
+                if _beyond_range(step) or not self._beyond.isdisjoint(step.inputs()):
                     self._beyond.add(step)
                 inputs = {each: tasks[each] for each in step.inputs() if isinstance(each, Step)}
                 tasks[step] = asyncio.create_task(self._step(step, position, inputs))
@@ -432,6 +432,13 @@ def _sources(inputs: dict[str, Any]) -> list[dict[str, Any]]:
 def chain(layers: LayerList) -> str:
     """Return one digest for a list of layers: what a filesystem is."""
     return hashlib.sha256("\n".join(layers).encode()).hexdigest() if layers else ""
+
+
+def _beyond_range(step: Step) -> bool:
+    try:
+        return beyond_range(step)
+    except InvalidArgument as error:
+        raise _placed(error, step) from error
 
 
 def _placed(error: KestrelError, step: Step) -> KestrelError:

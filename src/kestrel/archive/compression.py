@@ -48,7 +48,7 @@ def sniff(head: bytes) -> str:
 class LayerReader:
     """Reads a layer's plain tar from its stored form. `compressed` and `plain` are the two running digests.
 
-    With `verified`, somebody else checks the stored form, and `compressed` only counts.
+    With `verified`, somebody else checks the stored form, and `compressed` only counts. `what` is for errors.
     """
 
     def __init__(
@@ -58,8 +58,9 @@ class LayerReader:
         algorithm: str = DEFAULT_ALGORITHM,
         diff_algorithm: str = DEFAULT_ALGORITHM,
         verified: bool = False,
+        what: str = "layer",
     ) -> None:
-        self._stored = _Stored(source, _Counter() if verified else Hasher(algorithm))
+        self._stored = _Stored(source, _Counter() if verified else Hasher(algorithm), what)
         self.compressed = self._stored.hasher
         self.plain = Hasher(diff_algorithm)
         self.compression = sniff(self._stored.peek())
@@ -71,8 +72,8 @@ class LayerReader:
         self.plain.update(data)
         if self.plain.size > BOMB_SIZE and self.plain.size > BOMB_RATIO * self.compressed.size:
             raise ResourceExhausted(
-                f"a layer of {self.compressed.size} bytes unpacks to more than {self.plain.size}",
-                hint="this looks like a decompression bomb; the layer was refused",
+                f"the {self._stored.what} of {self.compressed.size} bytes unpacks to more than {self.plain.size}",
+                hint=f"this looks like a decompression bomb; the {self._stored.what} was refused",
             )
         return data
 
@@ -95,8 +96,9 @@ class _Counter(Hasher):
 class _Stored:
     """The bytes as they came, hashed on the way, with a look at the first ones."""
 
-    def __init__(self, source: Source, hasher: Hasher) -> None:
+    def __init__(self, source: Source, hasher: Hasher, what: str) -> None:
         self._source = source
+        self.what = what
         self._head = b""
         self.hasher = hasher
 
@@ -132,7 +134,7 @@ class _Gzip:
             if not self._waiting and not self._more:
                 self._waiting = self._stored.read(PIECE // 4)
                 if not self._waiting and not self._member.eof:
-                    raise DataLoss("the gzip data of the layer ends too early")
+                    raise DataLoss(f"the gzip data of the {self._stored.what} ends too early")
             if self._member.eof:
                 self._waiting = self._waiting.lstrip(b"\0")
                 if not self._waiting:
@@ -153,7 +155,7 @@ class _Gzip:
             # A bounded length: 256 KiB of deflate can hold 264 MB of zeros.
             data = self._member.decompress(self._waiting, min(size, PIECE))
         except _DAMAGED as error:
-            raise DataLoss(f"the gzip data of the layer is damaged: {error}") from error
+            raise DataLoss(f"the gzip data of the {self._stored.what} is damaged: {error}") from error
         self._more = len(data) >= min(size, PIECE) and not self._member.eof  # it may hold back what did not fit
         self._waiting = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         return data
@@ -177,7 +179,7 @@ class _Zstd:
                 self._waiting = self._stored.read(PIECE // 4)
             if not self._waiting:
                 if not self._finished:
-                    raise DataLoss("the zstd data of the layer ends too early")
+                    raise DataLoss(f"the zstd data of the {self._stored.what} ends too early")
                 break
             data = self._inflate()
             out.append(data)
@@ -192,7 +194,7 @@ class _Zstd:
         try:
             data = self._frame.decompress(step)
         except zstandard.ZstdError as error:
-            raise DataLoss(f"the zstd data of the layer is damaged: {error}") from error
+            raise DataLoss(f"the zstd data of the {self._stored.what} is damaged: {error}") from error
         self._finished = self._frame.eof
         if self._finished:
             self._waiting = self._frame.unused_data + self._waiting

@@ -39,7 +39,7 @@ def plain(file: BinaryIO) -> "LayerReader | _Bounded":
     """Return a reader of the plain tar in an archive."""
     kind = sniff(os.pread(file.fileno(), 6, 0))
     if kind not in ("xz", "bzip2"):
-        return LayerReader(file)
+        return LayerReader(file, what="archive")
     packed = os.fstat(file.fileno()).st_size
     return _Bounded(lzma.LZMAFile(file) if kind == "xz" else bz2.BZ2File(file), packed)
 

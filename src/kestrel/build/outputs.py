@@ -7,6 +7,7 @@ local         the root filesystem as a directory; what is there of other names s
 A file appears under its name only when it is whole.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from kestrel.archive.apply import Form, apply
 from kestrel.archive.compression import LayerWriter
 from kestrel.archive.diff import diff
 from kestrel.archive.writer import Sink
-from kestrel.base.errors import FailedPrecondition, InvalidArgument, nearest
+from kestrel.base.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, nearest
 from kestrel.linux import mounts
 from kestrel.linux.rootfs import Rootfs
 
@@ -79,7 +80,7 @@ def file_at(output: Output) -> Iterator[Sink]:
         parent.mkdir(parents=True, exist_ok=True)
         fd, name = tempfile.mkstemp(prefix=".kestrel-", dir=parent)
     try:
-        with open(fd, "wb") as file:
+        with _room_for(output), open(fd, "wb") as file:
             packed = LayerWriter(file, output.packing if output.type == "tar" else "")
             yield packed
             packed.close()
@@ -98,6 +99,19 @@ def _said(output: Output) -> Iterator[None]:
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise FailedPrecondition(f"the output {output.destination} cannot be written: {reason}") from error
+
+
+@contextmanager
+def _room_for(output: Output) -> Iterator[None]:
+    """Name the output when there is no room for it; what else fails there is not the output's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        reason = (error.strerror or "").lower()
+        hint = "make room there, or name another place"
+        raise ResourceExhausted(f"the output {output.destination} cannot be written: {reason}", hint=hint) from error
 
 
 def write_files(rootfs: Rootfs | None, output: Output, clamp: int) -> None:

@@ -9,6 +9,7 @@ from kestrel.cli import bare
 from kestrel.cli.console import print_json, say
 from kestrel.cli.remote import call
 
+_INSTEAD = ("check", "outline", "targets", "context_report")
 _PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet")
 _SECRET = {"id": "id", "src": "src", "source": "src", "env": "env", "type": "type"}
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 def build(parsed: "Parsed") -> int:
     """`kestrel build`."""
+    ask = _instead(parsed)
     context = _place(parsed.words[0])
     if not _is_elsewhere(context) and not os.path.isdir(context):
         hint = "`-f - .` reads a Dockerfile from here" if parsed.words[0] == "-" else "usually it is `.`, or give a URL"
@@ -51,15 +53,12 @@ def build(parsed: "Parsed") -> int:
         "outputs": [_output(text) for text in parsed.output],
         "verify": parsed.verify,
     }
-    for ask in ("check", "outline", "targets", "context_report"):
-        if getattr(parsed, ask):
-            from kestrel.cli import check
+    if ask:
+        from kestrel.cli import check
 
-            wanted = "fix" if parsed.fix and ask == "check" else ask
-            request.update(ask=wanted, registries=parsed.trusted_registry)
-            return check.show(call("build-check", request), wanted, parsed)
-    if parsed.fix:
-        raise InvalidArgument("--fix goes with --check", hint="kestrel build --check --fix .")
+        wanted = "fix" if parsed.fix else ask
+        request.update(ask=wanted, registries=parsed.trusted_registry)
+        return check.show(call("build-check", request), wanted, parsed)
     if parsed.on_error and parsed.on_error != "shell":
         raise InvalidArgument(f"unknown --on-error {parsed.on_error!r}", hint="there is shell")
     if parsed.progress not in (None, *_PROGRESS):
@@ -74,6 +73,27 @@ def build(parsed: "Parsed") -> int:
             _explain(result)
         print(result["image_id"])
     return _verified(result) if parsed.verify else 0
+
+
+def _instead(parsed: "Parsed") -> str:
+    """Return what is asked for in the place of a build, empty for a build. Raises InvalidArgument.
+
+    Options that would change nothing are refused: whoever writes them expects something.
+    """
+    asked = [ask for ask in _INSTEAD if getattr(parsed, ask)]
+    useless = [option for option in (*asked[1:], "verify", "explain") if asked and getattr(parsed, option)]
+    if useless:
+        first, second = _flag(asked[0]), _flag(useless[0])
+        hint = "ask one after the other"
+        raise InvalidArgument(f"{second} does not go with {first}, which builds nothing", hint=hint)
+    for option, example in (("fix", "--fix"), ("trusted_registry", "--trusted-registry docker.io")):
+        if getattr(parsed, option) and asked != ["check"]:
+            raise InvalidArgument(f"{_flag(option)} goes with --check", hint=f"kestrel build --check {example} .")
+    return asked[0] if asked else ""
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 def _built(request: "dict[str, Any]", parsed: "Parsed") -> "Any":

@@ -118,7 +118,8 @@ def read_files(request: BuildRequest) -> tuple[bytes, str, IgnoreList]:
     """Read the Dockerfile and the ignore file that goes with it; returns its text, its name and the patterns."""
     context = directory_of(request.context)
     if isinstance(request.dockerfile, bytes):
-        return request.dockerfile, DOCKERFILE, _ignore(context / IGNORE_FILE)  # no file, so none beside it
+        data = _bounded(request.dockerfile, DOCKERFILE)
+        return data, DOCKERFILE, _ignore(context / IGNORE_FILE)  # no file, so none beside it
     path = request.dockerfile or context / DOCKERFILE
     if request.dockerfile is None and not path.exists() and (context / DOCKERFILE.lower()).exists():
         path = context / DOCKERFILE.lower()  # as docker has it
@@ -151,6 +152,10 @@ def _load(path: Path, name: str) -> bytes:
     except OSError as error:
         reason = (error.strerror or "").lower()
         raise InvalidArgument(f"cannot read {path}: {reason}", hint="give a file, or `-f -` for your input") from None
+    return _bounded(data, name)
+
+
+def _bounded(data: bytes, name: str) -> bytes:
     if len(data) > _LARGEST:
         raise InvalidArgument(f"{name} is larger than {_LARGEST >> 20} MiB", hint="is it a Dockerfile?")
     return data

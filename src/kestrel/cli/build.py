@@ -11,6 +11,7 @@ from kestrel.cli.remote import call
 
 _INSTEAD = ("check", "outline", "targets", "context_report")
 _PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet")
+_LARGEST = 4 << 20
 _SECRET = {"id": "id", "src": "src", "source": "src", "env": "env", "type": "type"}
 
 TYPE_CHECKING = False
@@ -165,9 +166,27 @@ def _absolute(text: str, *keys: str) -> str:
 
 def _dockerfile(file: str, context: str) -> "dict[str, str]":
     """Name the Dockerfile from the root, unless it is in a context that is elsewhere; `-` is our input."""
-    if file == "-":
-        return {"dockerfile_text": b2a_base64(sys.stdin.buffer.read(), newline=False).decode()}
+    if file == "-" or _is_ours(file):
+        return {"dockerfile_text": _read(file)}
     return {"dockerfile": os.path.abspath(file) if file and not _is_elsewhere(context) else file}
+
+
+def _is_ours(path: str) -> bool:
+    """Tell a descriptor of this process, as of `-f <(command)`: under its name the daemon would find one of its own."""
+    return path == "/dev/stdin" or path.startswith(("/dev/fd/", "/proc/self/fd/"))
+
+
+def _read(path: str) -> str:
+    """Return what is behind a descriptor of this process, `-` for its input, as the daemon takes it."""
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            data = file.read(_LARGEST + 1)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise InvalidArgument(f"cannot read {path}: {reason}", hint="name a file") from None
+    if len(data) > _LARGEST:
+        raise InvalidArgument(f"{path} holds more than {_LARGEST >> 20} MiB", hint="is it what was meant?")
+    return b2a_base64(data, newline=False).decode()
 
 
 def _secrets(texts: "list[str]") -> "dict[str, dict[str, str]]":
@@ -182,7 +201,9 @@ def _secrets(texts: "list[str]") -> "dict[str, dict[str, str]]":
         variable = fields.get("env") or (fields.get("src", name) if kind == "env" else "")
         if alone and not kind and name in os.environ:
             variable = name
-        if not variable:
+        if not variable and _is_ours(fields.get("src", name)):
+            values[name] = _read(fields.get("src", name))
+        elif not variable:
             files[name] = os.path.abspath(fields.get("src", name))
         elif variable in os.environ:
             values[name] = b2a_base64(os.fsencode(os.environ[variable]), newline=False).decode()

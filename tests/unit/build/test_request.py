@@ -66,6 +66,8 @@ def test_what_is_too_large_is_not_read_into_memory(context: Path) -> None:
         file.truncate(10 << 30)
     with pytest.raises(InvalidArgument, match="large is larger than 4 MiB"):
         read_files(BuildRequest(context=context, dockerfile=context / "large"))
+    with pytest.raises(InvalidArgument, match="Dockerfile is larger than 4 MiB"):
+        read_files(BuildRequest(context=context, dockerfile=b"#" * (4 << 20) + b"#"))
     with pytest.raises(InvalidArgument, match="the secret `key` is larger than 1 MiB"):
         needles({"key": context / "large"})
     (context / "large").rename(context / ".dockerignore")

@@ -183,10 +183,14 @@ def _read(path: str) -> str:
             data = file.read(_LARGEST + 1)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise InvalidArgument(f"cannot read {path}: {reason}", hint="name a file") from None
+        raise InvalidArgument(f"cannot read {_called(path)}: {reason}", hint="name a file") from None
     if len(data) > _LARGEST:
-        raise InvalidArgument(f"{path} holds more than {_LARGEST >> 20} MiB", hint="is it what was meant?")
+        raise InvalidArgument(f"{_called(path)} holds more than {_LARGEST >> 20} MiB", hint="is it what was meant?")
     return b2a_base64(data, newline=False).decode()
+
+
+def _called(path: str) -> str:
+    return "the input" if path == "-" else path
 
 
 def _secrets(texts: "list[str]") -> "dict[str, dict[str, str]]":

@@ -373,7 +373,7 @@ class Builder:
 
     async def _meant(self, name: str, read: Read) -> str | None:
         """Suggest a stage, or an image that is here, for a name that was not found."""
-        stages = [stage.name for stage in read.program.stages if stage.name]
+        stages = [stage.name for stage in read.program.stages if stage.name and stage.name != name.lower()]
         here = [called.removesuffix(":latest") for image in await self._images.list() for called in image.names]
         close = nearest(name, [*stages, *here])
         if close is None:

@@ -26,6 +26,7 @@ CASES = [
     "COPY dir /link/inside",
     "COPY a.txt /link",
     "COPY --chown=5:6 --chmod=640 dir /new/p/q",
+    "COPY --chown=3000000:6 dir /new",  # more than a field of a header can say
     "COPY --chown=app:staff --chmod=u+x,go-w dir /to/dir",
     "COPY --chmod=u=rwX,go=rX a.txt links /m/",
     "COPY a.txt /tmp",

@@ -313,7 +313,7 @@ class TarOf:
         self._donor = donor
         self.members: list[Member] = []
         self._pending = bytearray()
-        self._headers: dict[tuple[int, int, int, int], tuple[bytes, bytes, int]] = {}
+        self._headers: dict[tuple[int, int, int, int], tuple[bytes, bytes, int] | None] = {}
         self._first: dict[tuple[int, int, int], str] = {}
         self.size = 0
 
@@ -376,13 +376,14 @@ class TarOf:
 
     def _header(self, path: str, item: Item) -> bytes:
         name = path.encode("utf-8", "surrogateescape")
-        beyond = max(item.size, item.mtime // 1_000_000_000) >= 8**11  # what eleven octal digits cannot say
-        if item.kind != FILE or item.xattrs or len(name) > 100 or beyond or not name.isascii():
+        if item.kind != FILE or item.xattrs or len(name) > 100 or item.size >= 8**11 or not name.isascii():
             return header(self._member(path, item))
         key = (item.mode, item.uid, item.gid, item.mtime)
-        known = self._headers.get(key)
+        if key not in self._headers:
+            self._headers[key] = _template(self._member("", replace(item, size=0)))
+        known = self._headers[key]
         if known is None:
-            known = self._headers[key] = _template(self._member("", replace(item, size=0)))
+            return header(self._member(path, item))
         middle, tail, total = known
         size = b"%011o\0" % item.size
         total += sum(name) + sum(size)
@@ -432,9 +433,14 @@ class TarOf:
         self._pending = bytearray()
 
 
-def _template(member: Member) -> tuple[bytes, bytes, int]:
-    """Return what headers of like files share: mode to group and time, the end, and the sum without name and size."""
+def _template(member: Member) -> tuple[bytes, bytes, int] | None:
+    """Return what headers of like files share: mode to group and time, the end, and the sum without name and size.
+
+    None where an owner or a time is more than its field can say: such headers begin with pax records.
+    """
     block = header(member)
+    if len(block) != BLOCK:
+        return None
     middle, tail = block[100:124] + block[136:148], block[156:]
     return middle, tail, sum(middle) + sum(tail) + 8 * 0x20
 

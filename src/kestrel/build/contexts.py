@@ -36,14 +36,11 @@ from kestrel.build.remote import Downloads
 from kestrel.build.request import DOCKERFILE, BuildRequest
 from kestrel.build.threads import finished
 from kestrel.dockerfile.gitref import GitRef, parse_git
-from kestrel.oci.manifest import Index
+from kestrel.oci.manifest import LIMIT, REF_NAME, Index
 
 IMAGE, LAYOUT = "docker-image:", "oci-layout:"
 KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 """The argument that leaves `.git` in contexts which are repositories; docker's name for it."""
-REF_NAME = "org.opencontainers.image.ref.name"
-"""The annotation of an index that holds a tag (image-spec, "Pre-Defined Annotation Keys")."""
-_LARGEST_INDEX = 4 << 20
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -179,7 +176,7 @@ def _pack(layout: Path, tag: str, fd: int) -> None:
             except OSError as error:
                 raise NotFound(f"cannot read {path} of the OCI layout: {error.strerror}") from None
             if tag and path == names[0]:
-                data = _only(tag, file.read(_LARGEST_INDEX), layout)
+                data = _only(tag, file.read(LIMIT), layout)
                 tar.add(Entry(name=path.name, size=len(data)), BytesIO(data))
                 continue
             tar.add(Entry(name=str(path.relative_to(layout)), size=os.fstat(file.fileno()).st_size), file)

@@ -25,7 +25,7 @@ from kestrel.images.model import Image
 from kestrel.oci import media_types
 from kestrel.oci.descriptor import Descriptor
 from kestrel.oci.digest import Digest
-from kestrel.oci.manifest import Index, Manifest
+from kestrel.oci.manifest import REF_NAME, Index, Manifest
 from kestrel.oci.platform import Platform
 from kestrel.oci.records import parse_json
 from kestrel.oci.reference import Reference
@@ -35,7 +35,6 @@ _FILES_LIMIT: Final = 100_000
 _NESTING: Final = 4
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'
 _NAME: Final = "io.containerd.image.name"
-_REF: Final = "org.opencontainers.image.ref.name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ def _archive_names(files: _Files) -> dict[Digest, tuple[Reference, ...]]:
 
 def _annotated(entry: Descriptor) -> tuple[Reference, ...]:
     full = entry.annotations.get(_NAME)
-    return _references([full] if full else [entry.annotations[_REF]] if _REF in entry.annotations else [])
+    return _references([full] if full else [entry.annotations[REF_NAME]] if REF_NAME in entry.annotations else [])
 
 
 def _references(names: Iterable[str]) -> tuple[Reference, ...]:
@@ -244,7 +243,7 @@ def _named(blob: Descriptor, platform: Platform, name: Reference) -> Descriptor:
         digest=blob.digest,
         size=blob.size,
         platform=platform,
-        annotations={_NAME: str(name), _REF: name.tag},
+        annotations={_NAME: str(name), REF_NAME: name.tag},
     )
 
 

@@ -16,6 +16,8 @@ from kestrel.oci.records import Record, from_json, parse_json
 
 LIMIT: Final = 4 * 1024 * 1024
 """Most bytes of a manifest; the distribution spec asks registries for at least 4 MB."""
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+"""The annotation of an index that holds a tag (image-spec annotations.md)."""
 
 D = TypeVar("D", "Manifest", "Index")
 _MANIFEST_ONLY = ("config", "layers", "fsLayers", "history", "blobs")

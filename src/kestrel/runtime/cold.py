@@ -302,7 +302,7 @@ def execute(
     linux = spec.get("linux") or {}
     task = process.parse(wanted, filters.compiled(linux.get("seccomp"), f"{root}/.seccomp"), linux)
     asked = wanted.get("consoleSize") or {}
-    size = (asked.get("width", 0), asked.get("height", 0)) if asked else wishes.size
+    size = (asked["width"], asked["height"]) if asked else wishes.size
     report.debug(
         f"run {' '.join(task.args)} as user {task.uid}:{task.gid} in container {record.id}, process {record.pid}"
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kestrel.base import plainjson
 from kestrel.base.errors import AlreadyExists, InvalidArgument, NotFound
 from kestrel.linux.cgroups import Stats
+from kestrel.oci import runtime_shape
 from kestrel.runtime import (
     arguments,
     bundles,
@@ -133,6 +134,7 @@ def test_a_bad_hook_is_refused(hook: dict[str, object], sentence: str) -> None:
     with pytest.raises(InvalidArgument, match=sentence):
         hooks.parse({"hooks": {"prestart": [hook]}})
     assert hooks.parse({"hooks": {"prestop": [hook]}}) == {}
+    assert set(runtime_shape.SPEC["hooks"]) == set(hooks.KINDS)
 
 
 @pytest.mark.parametrize(

@@ -313,21 +313,16 @@ class TarReader:
 
 
 def clean(raw: bytes) -> str:
-    """Return a member's name relative and without odd parts; raises InvalidArgument for one that leads out, and NUL.
+    """Return a member's name relative and without odd parts; raises InvalidArgument for `..` and NUL.
 
-    `a/../b` is `b` whatever `a` is, as for docker (Go's `filepath.Clean`): links are not asked.
+    `a/../b` is refused too: what it means depends on what `a` is, a link perhaps, and no honest archive needs it.
     """
     if _UNUSUAL.search(raw):
         if b"\0" in raw:
             raise InvalidArgument(f"the name of entry {_shown(raw)} has a zero byte")
-        parts: list[bytes] = []
-        for part in raw.split(b"/"):
-            if part == b".." and not parts:
-                raise InvalidArgument(f"entry {_shown(raw)} leads out of the archive's root")
-            if part == b"..":
-                parts.pop()
-            elif part not in (b"", b"."):
-                parts.append(part)
+        parts = [part for part in raw.split(b"/") if part not in (b"", b".")]
+        if b".." in parts:
+            raise InvalidArgument(f"the name of entry {_shown(raw)} goes up with `..`")
         raw = b"/".join(parts)
     return raw.rstrip(b"/").decode("utf-8", "surrogateescape")
 

@@ -1,6 +1,7 @@
 """Reading tar: what GNU tar and Python's tarfile write, and what only an attacker would."""
 
 import io
+import re
 import tarfile
 
 import pytest
@@ -93,9 +94,9 @@ def test_a_truncated_archive_is_data_loss(cut: int) -> None:
         read(tar_of((Entry(name="a"), b"x" * 600))[:cut])
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "a/../../b", "/..", "./../x"])
+@pytest.mark.parametrize("name", ["..", "../x", "a/../b", "a/..", "a/../../b", "/..", "./../x"])
 def test_a_name_that_climbs_is_refused(name: str) -> None:
-    with pytest.raises(InvalidArgument, match="leads out"):
+    with pytest.raises(InvalidArgument, match=f"the name of entry '{re.escape(name)}' goes up with `..`"):
         read(python_tar(tarfile.PAX_FORMAT, info(name)))
 
 
@@ -108,8 +109,6 @@ def test_a_name_that_climbs_is_refused(name: str) -> None:
         (b"./", ""),
         (b".hidden", ".hidden"),
         (b"a..b", "a..b"),
-        (b"d/x/../y", "d/y"),
-        (b"a/..", ""),
     ],
 )
 def test_names_are_relative_and_plain(raw: bytes, name: str) -> None:
@@ -124,7 +123,7 @@ def test_names_are_relative_and_plain(raw: bytes, name: str) -> None:
         ({"uid": b"-5"}, "negative uid"),
         ({"mtime": b"soon"}, "unreadable time"),
         ({"path": b"a\0b"}, "has a zero byte"),
-        ({"path": b"../x"}, r"entry '\.\./x' leads out"),
+        ({"path": b"../x"}, r"entry '\.\./x' goes up with"),
         ({"GNU.sparse.size": b"10", "GNU.sparse.map": b"0,20"}, "contradicts"),
         ({"GNU.sparse.size": b"10", "GNU.sparse.map": b"5,1,0,1"}, "contradicts"),
         ({"GNU.sparse.size": b"10", "GNU.sparse.map": b"0"}, "odd sparse map"),
